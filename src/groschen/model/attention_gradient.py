@@ -1,0 +1,65 @@
+"""The gradient of causal attention, row by row, in float32.
+
+Recomputes the weights instead of keeping them, as FlashAttention does (arXiv 2205.14135, section 3.1), in blocks of queries.
+"""
+
+import torch
+from torch import Tensor
+
+from groschen.model.kvcache import Rows
+from groschen.model.shapes import AttentionShape
+
+_QUERIES_AT_ONCE = 256  # bounds the scores to 256 * group * context floats per key/value head
+
+
+def backward(queries: Tensor, keys: Tensor, values: Tensor, grad: Tensor, rows: Rows, shape: AttentionShape
+             ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of queries [N, H, E], keys [N, K, E] and values [N, K, Ev], given that of the output [N, H, Ev].
+
+    Every row must begin at position 0 within the N tokens: what lies only in the cache has no gradient.
+    """
+    grads = [torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (queries, keys, values)]
+    for first, last in rows.runs():
+        assert int(rows.positions[first]) == 0, "a training row must hold its whole context"
+        for start in range(first, last, _QUERIES_AT_ONCE):
+            end = min(start + _QUERIES_AT_ONCE, last)
+            low = max(first, start + 1 - shape.window) if shape.window else first
+            seen, asked = slice(low, end), slice(start, end)
+            part = _block(queries[asked], keys[seen], values[seen], grad[asked], start - low, shape)
+            for total, where, piece in zip(grads, (asked, seen, seen), part, strict=True):
+                total[where] += piece
+    return grads[0].to(queries.dtype), grads[1].to(keys.dtype), grads[2].to(values.dtype)
+
+
+def _fold(x: Tensor, kv_heads: int) -> Tensor:
+    """[T, H, E] to [K, T * group, E] float32."""
+    tokens, heads, width = x.shape
+    return x.float().view(tokens, kv_heads, heads // kv_heads, width).transpose(0, 1).reshape(kv_heads, -1, width)
+
+
+def _unfold(x: Tensor, tokens: int) -> Tensor:
+    """[K, T * group, E] to [T, H, E]."""
+    return x.view(x.shape[0], tokens, -1, x.shape[2]).transpose(0, 1).reshape(tokens, -1, x.shape[2])
+
+
+def _block(queries: Tensor, keys: Tensor, values: Tensor, grad: Tensor, before: int, shape: AttentionShape
+           ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Queries [T, H, E] that follow the first `before` of the keys [S, K, E]."""
+    num_queries, kv_heads = queries.shape[0], keys.shape[1]
+    q, d_out = _fold(queries, kv_heads), _fold(grad, kv_heads)
+    k, v = keys.float().transpose(0, 1), values.float().transpose(0, 1)
+    scores = q @ k.transpose(1, 2) * shape.scale
+    bend: Tensor | float = 1.0
+    if shape.softcap:
+        bent = torch.tanh(scores / shape.softcap)
+        scores, bend = bent * shape.softcap, 1 - bent.square()
+    position = torch.arange(keys.shape[0], device=keys.device)
+    query = torch.arange(num_queries, device=keys.device).repeat_interleave(q.shape[1] // num_queries)[:, None] + before
+    hidden = position > query
+    if shape.window:
+        hidden |= position <= query - shape.window
+    weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
+    d_weights = d_out @ v.transpose(1, 2)
+    d_scores = weights * (d_weights - (weights * d_weights).sum(-1, keepdim=True)) * bend * shape.scale
+    d_keys, d_values = d_scores.transpose(1, 2) @ q, weights.transpose(1, 2) @ d_out
+    return _unfold(d_scores @ k, num_queries), d_keys.transpose(0, 1), d_values.transpose(0, 1)

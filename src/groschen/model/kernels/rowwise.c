@@ -1,0 +1,70 @@
+/* What works on one row at a time: norm, rotation, gate. A row never sees its neighbours. */
+#include "vectors.h"
+
+#define WORTH_A_THREAD 16384 /* numbers; below, waking a second core costs more than it saves */
+
+/* x, y: [rows, width]; y = x / rms(x) * (offset + weight). Sums of squares and the division in float.
+ * With bfloat16 activations: Llama rounds the quotient before it is multiplied (offset 0), Gemma does not (offset 1). */
+void rms_norm(const activation *x, const activation *weight, activation *y, int64_t rows, int64_t width, float eps, float offset,
+              int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (rows * width > WORTH_A_THREAD)
+    for (int64_t r = 0; r < rows; r++) {
+        const activation *from = x + r * width;
+        activation *to = y + r * width;
+        vfloat squares = {0};
+        for (int64_t i = 0; i + LANES <= width; i += LANES) squares += get_vector(from + i) * get_vector(from + i);
+        float sum = sum_lanes(squares);
+        for (int64_t i = width - width % LANES; i < width; i++) sum += get(from + i) * get(from + i);
+        float inverse = 1.0f / sqrtf(sum / (float)width + eps);
+        for (int64_t i = 0; i < width; i++) {
+            float quotient = get(from + i) * inverse;
+            put(to + i, (offset == 0.0f ? rounded(quotient) : quotient) * (offset + get(weight + i)));
+        }
+    }
+}
+
+/* x: [tokens, heads, width] with x_stride numbers from one token to the next; y the same, dense; cosines, sines: [positions, width / 2].
+ * The halves of a head are rotated against each other (the layout of Hugging Face checkpoints). RoFormer, arXiv 2104.09864. */
+void rotate(const activation *x, int64_t x_stride, activation *y, const float *cosines, const float *sines,
+            const int64_t *positions, int64_t tokens, int64_t heads, int64_t width, float direction) {
+    int64_t half = width / 2;
+    for (int64_t n = 0; n < tokens; n++) {
+        const float *cosine = cosines + positions[n] * half, *sine = sines + positions[n] * half;
+        for (int64_t h = 0; h < heads; h++) {
+            const activation *from = x + n * x_stride + h * width;
+            activation *to = y + (n * heads + h) * width;
+            for (int64_t i = 0; i < half; i++) {
+                float a = get(from + i), b = get(from + half + i), c = cosine[i], s = direction * sine[i];
+                put(to + i, a * c - b * s);
+                put(to + half + i, b * c + a * s);
+            }
+        }
+    }
+}
+
+INLINE vfloat sigmoid(vfloat x) { /* 1 / (1 + exp(-x)); beyond 80 the exponential is held below overflow */
+    return broadcast(1.0f) / (broadcast(1.0f) + vexp(-vmax(x, broadcast(-80.0f))));
+}
+
+INLINE vfloat activate(vfloat x, int is_gelu) {
+    if (!is_gelu) return x * sigmoid(x);
+    vfloat inner = broadcast(1.5957691216f) * (x + broadcast(0.044715f) * x * x * x); /* 2 sqrt(2 / pi) */
+    return x * sigmoid(inner);
+}
+
+/* x: [rows, 2 * width], gate first; y = activate(gate) * up, [rows, width]. SiLU, or GELU by its tanh form. */
+void gate(const activation *x, activation *y, int64_t rows, int64_t width, int is_gelu, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (rows * width > WORTH_A_THREAD)
+    for (int64_t r = 0; r < rows; r++) {
+        const activation *from = x + r * 2 * width, *up = from + width;
+        for (int64_t i = 0; i < width; i += LANES) {
+            float in[LANES] = {0}, out[LANES];
+            int64_t here = width - i < LANES ? width - i : LANES;
+            for (int64_t j = 0; j < here; j++) in[j] = get(from + i + j);
+            store(out, activate(load(in), is_gelu));
+            for (int64_t j = 0; j < here; j++) put(y + r * width + i + j, rounded(out[j]) * get(up + i + j));
+        }
+    }
+}
+
+int num_lanes(void) { return LANES; }

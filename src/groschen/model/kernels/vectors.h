@@ -1,0 +1,121 @@
+/* Vectors of float that every C compiler with GNU vector extensions understands, and the few functions on them.
+ *
+ * Leaves out: anything whose order of additions would depend on the width of the machine's registers without saying so.
+ * LANES is part of the meaning of a sum here: the compiled library is one machine class.
+ */
+#ifndef GROSCHEN_VECTORS_H
+#define GROSCHEN_VECTORS_H
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define LANES 16
+#define TILE_ROWS 12 /* 24 of 32 registers accumulate */
+#elif defined(__AVX2__)
+#define LANES 8
+#define TILE_ROWS 6 /* 12 of 16 registers accumulate */
+#else
+#define LANES 4
+#define TILE_ROWS 8
+#endif
+#define PANEL (2 * LANES)   /* outputs of a product that are computed side by side */
+#define KEYS_PER_BLOCK 16   /* cached positions that lie side by side in memory */
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vfloat __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t vint __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t vword __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+/* Activations are float, or bfloat16 on machines that multiply bfloat16 in hardware: one source, compiled twice. */
+#ifdef ACTIVATION_BF16
+typedef uint16_t activation;
+#else
+typedef float activation;
+#endif
+
+INLINE float widen(uint16_t bits) {
+    uint32_t word = (uint32_t)bits << 16;
+    float value;
+    memcpy(&value, &word, 4);
+    return value;
+}
+
+INLINE uint16_t narrow(float value) { /* round to nearest, ties to even; a NaN stays a NaN */
+    uint32_t word;
+    memcpy(&word, &value, 4);
+    if ((word & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((word >> 16) | 0x40);
+    return (uint16_t)((word + 0x7fffu + ((word >> 16) & 1)) >> 16);
+}
+
+#ifdef ACTIVATION_BF16
+INLINE float get(const activation *from) { return widen(*from); }
+INLINE void put(activation *to, float value) { *to = narrow(value); }
+INLINE float rounded(float value) { return widen(narrow(value)); }
+#else
+INLINE float get(const activation *from) { return *from; }
+INLINE void put(activation *to, float value) { *to = value; }
+INLINE float rounded(float value) { return value; }
+#endif
+
+#ifdef ACTIVATION_BF16
+typedef uint16_t vhalf __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+INLINE vfloat get_vector(const activation *from) {
+    return (vfloat)(__builtin_convertvector(*(const vhalf *)from, vword) << 16);
+}
+#else
+INLINE vfloat get_vector(const activation *from) { return *(const vfloat *)from; }
+#endif
+INLINE vfloat load(const float *from) { return *(const vfloat *)from; }
+INLINE void store(float *to, vfloat value) { *(vfloat *)to = value; }
+INLINE vfloat broadcast(float value) { return value - (vfloat){0}; }
+
+INLINE float sum_lanes(vfloat value) { /* a fixed tree: halves are added until one number is left */
+    float lane[LANES];
+    memcpy(lane, &value, sizeof lane);
+    for (int width = LANES / 2; width; width /= 2)
+        for (int i = 0; i < width; i++) lane[i] += lane[i + width];
+    return lane[0];
+}
+
+INLINE float max_lanes(vfloat value) {
+    float lane[LANES], best;
+    memcpy(lane, &value, sizeof lane);
+    best = lane[0];
+    for (int i = 1; i < LANES; i++) best = lane[i] > best ? lane[i] : best;
+    return best;
+}
+
+INLINE vfloat vmax(vfloat a, vfloat b) {
+    vint pick = a > b;
+    return (vfloat)(((vint)a & pick) | ((vint)b & ~pick));
+}
+
+/* exp for arguments up to 88, error below 2 ulp; under -87.3 the result is 0.
+ * Method: Cody and Waite reduction by ln 2 in two parts, then the polynomial of Cephes expf (Moshier, 1989). */
+INLINE vfloat vexp(vfloat x) {
+    vint alive = x > broadcast(-87.3f);
+    x = vmax(x, broadcast(-87.3f));
+    vfloat shifted = x * broadcast(1.44269504f) + broadcast(12582912.0f); /* 1.5 * 2^23: rounds to an integer */
+    vfloat n = shifted - broadcast(12582912.0f);
+    vfloat r = x - n * broadcast(0.693359375f);
+    r = r - n * broadcast(-2.12194440e-4f);
+    vfloat p = broadcast(1.9875691500e-4f);
+    p = p * r + broadcast(1.3981999507e-3f);
+    p = p * r + broadcast(8.3334519073e-3f);
+    p = p * r + broadcast(4.1665795894e-2f);
+    p = p * r + broadcast(1.6666665459e-1f);
+    p = p * r + broadcast(5.0000001201e-1f);
+    vfloat y = p * (r * r) + r + broadcast(1.0f);
+    vint power = ((vint)shifted - 0x4B400000 + 127) << 23;
+    return (vfloat)((vint)(y * (vfloat)power) & alive);
+}
+
+INLINE float exp_one(float x) {
+    float lane[LANES];
+    vfloat y = vexp(broadcast(x));
+    memcpy(lane, &y, sizeof lane);
+    return lane[0];
+}
+#endif

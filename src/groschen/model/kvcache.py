@@ -1,0 +1,106 @@
+"""Where keys and values lie: blocks of 16 positions that rows share and borrow.
+
+One layout serves training, prefill and decode, on CPU and GPU. Knows no scheduling: which block belongs to whom is decided in
+`engine/blocks.py` (for a training batch, by `Rows.of_sequences`). Paged caches: vLLM, arXiv 2309.06180.
+"""
+
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from groschen.model.config import ModelConfig
+
+KEYS_PER_BLOCK = 16  # kernels/vectors.h has the same number
+
+
+class LayerCache(NamedTuple):
+    """Keys [blocks, K, E, 16] and values [blocks, K, 16, Ev] of one layer."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class KeyValueCache:
+    """Keys and values of all layers in `num_blocks` blocks of 16 positions.
+
+    On a CPU the memory is mapped and becomes resident only where it is written.
+    """
+
+    def __init__(self, config: ModelConfig, num_blocks: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.num_blocks = num_blocks
+        shape = (config.num_layers, num_blocks, config.num_kv_heads, KEYS_PER_BLOCK * config.head_width)
+        keys, values = (_zeros(shape, dtype, device) for _ in range(2))
+        inner = (config.num_layers, num_blocks, config.num_kv_heads)
+        self._keys = keys.view(*inner, config.head_width, KEYS_PER_BLOCK)
+        self._values = values.view(*inner, KEYS_PER_BLOCK, config.head_width)
+        self._layers = [LayerCache(self._keys[i], self._values[i]) for i in range(config.num_layers)]
+
+    def layer(self, index: int) -> LayerCache:
+        """The blocks of one layer, as views."""
+        return self._layers[index]
+
+    def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copy whole blocks in every layer: a sequence that leaves a shared, half-filled block needs its own."""
+        if sources:
+            self._keys[:, list(targets)] = self._keys[:, list(sources)]
+            self._values[:, list(targets)] = self._values[:, list(sources)]
+
+    @staticmethod
+    def bytes_per_block(config: ModelConfig, dtype: torch.dtype) -> int:
+        """Bytes of one block over all layers, keys and values."""
+        return 2 * config.num_layers * config.num_kv_heads * config.head_width * KEYS_PER_BLOCK * dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Which sequence each of N flat tokens belongs to, and where its keys and values go.
+
+    positions, slots: [N] int64; row, visible: [N] int32; tables: [R, blocks] int32, the block of each 16 positions of a row.
+    slots[n] = 16 * block + place. visible[n] = positions[n] + 1: a token sees itself and everything before it.
+    """
+
+    positions: Tensor
+    slots: Tensor
+    row: Tensor
+    visible: Tensor
+    tables: Tensor
+    num_single: int = 0  # so many tokens at the front are alone in their rows (decode)
+
+    def runs(self) -> list[tuple[int, int]]:
+        """First token and the one after the last, of each stretch of tokens of one row, without the single ones."""
+        row = self.row.tolist()
+        starts = [i for i in range(self.num_single, len(row)) if i == self.num_single or row[i] != row[i - 1]]
+        return list(pairwise([*starts, len(row)]))
+
+    @classmethod
+    def at(cls, row: Tensor, positions: Tensor, tables: Tensor, *, num_single: int = 0) -> "Rows":
+        """Rows for tokens at the given positions. row: [N] int32, positions: [N] int64, tables: [R, blocks] int32."""
+        blocks = tables[row.long(), positions // KEYS_PER_BLOCK].long()
+        slots = blocks * KEYS_PER_BLOCK + positions % KEYS_PER_BLOCK
+        return cls(positions, slots, row, (positions + 1).int(), tables, num_single)
+
+    @classmethod
+    def of_sequences(cls, lengths: Sequence[int], device: torch.device) -> "Rows":
+        """Rows for whole sequences laid end to end, each with blocks of its own: a training batch."""
+        blocks = [-(-length // KEYS_PER_BLOCK) for length in lengths]
+        firsts = torch.tensor([0, *blocks]).cumsum(0)
+        tables = torch.zeros(len(lengths), max(blocks), dtype=torch.int32)
+        for index, count in enumerate(blocks):
+            tables[index, :count] = torch.arange(count, dtype=torch.int32) + int(firsts[index])
+        row = torch.repeat_interleave(torch.arange(len(lengths), dtype=torch.int32), torch.tensor(list(lengths)))
+        positions = torch.cat([torch.arange(length) for length in lengths])
+        return cls.at(row.to(device), positions.to(device), tables.to(device))
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    count = 1
+    for size in shape:
+        count *= size
+    return torch.frombuffer(mmap.mmap(-1, max(count, 1) * dtype.itemsize), dtype=dtype, count=count).view(shape)

@@ -1,0 +1,187 @@
+"""Which operations and which product a device runs, and their gradients.
+
+The forward of training is the forward of the engine: the same method of the same object is called, and only when a gradient is
+wanted is it wrapped in an autograd function whose backward is written here once, in torch, in float32.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from groschen import machine
+from groschen.model import attention_gradient
+from groschen.model.build_kernels import library
+from groschen.model.compiled import CompiledOperations
+from groschen.model.kvcache import LayerCache, Rows
+from groschen.model.portable import PortableOperations
+from groschen.model.products import CompiledProduct, OneDnnProduct, PlainProduct, Product, WidenedProduct
+from groschen.model.shapes import AttentionShape, Categorical
+
+
+class Operations(Protocol):
+    """What `compiled.py` and `portable.py` both offer."""
+
+    name: str
+    activation_dtype: torch.dtype
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor: ...
+    def rotate(self, x: Tensor, positions: Tensor, cosines: Tensor, sines: Tensor, direction: float) -> Tensor: ...
+    def gate(self, x: Tensor, is_gelu: bool) -> Tensor: ...
+    def store(self, keys: Tensor, values: Tensor, cache: LayerCache, slots: Tensor) -> None: ...
+    def attend(self, queries: Tensor, cache: LayerCache, rows: Rows, shape: AttentionShape) -> Tensor: ...
+    def categorical(self, logits: Tensor, inverse_temperatures: Tensor, uniforms: Tensor | None, tokens: Tensor | None
+                    ) -> Categorical: ...  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kit:
+    """The operations and the product of one device for one type of weights."""
+
+    operations: Operations
+    product: Product
+    why_not_compiled: str = ""
+
+
+def kit_for(device: torch.device, weight_dtype: torch.dtype) -> Kit:
+    """Decided by the machine and the types alone, never by timing."""
+    if device.type != "cpu":
+        return Kit(PortableOperations(weight_dtype), PlainProduct(), "the kernels are for CPUs")
+    is_native = weight_dtype == torch.bfloat16 and machine.has_fast_bf16()
+    activation_dtype = torch.bfloat16 if is_native else torch.float32
+    built = library(is_bf16=is_native)
+    if built.library is None:
+        product: Product = OneDnnProduct() if is_native else WidenedProduct() if machine.has_onednn() else PlainProduct()
+        return Kit(PortableOperations(activation_dtype), product, built.why_not)
+    compiled = CompiledOperations(built.library, activation_dtype)
+    return Kit(compiled, OneDnnProduct() if is_native else CompiledProduct(compiled))
+
+
+def _wants_gradient(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def multiply(product: Product, x: Tensor, weight: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    """x: [N, inputs], weight: [outputs, inputs]. Returns [N, outputs] of x's type."""
+    if _wants_gradient(x, weight, bias):
+        return _Multiply.apply(x, weight, bias, product, packed)  # type: ignore[no-any-return, no-untyped-call]
+    return product.multiply(x, packed, weight.shape[0], bias)
+
+
+def rms_norm(operations: Operations, x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
+    """x: [..., width]. Returns x / rms(x) * (offset + weight); RMSNorm, arXiv 1910.07467."""
+    if _wants_gradient(x, weight):
+        return _RmsNorm.apply(x, weight, operations, eps, offset)  # type: ignore[no-any-return, no-untyped-call]
+    return operations.rms_norm(x, weight, eps, offset)
+
+
+def rotate(operations: Operations, x: Tensor, positions: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """x: [N, heads, E]. Returns the rotated heads."""
+    if _wants_gradient(x):
+        return _Rotate.apply(x, operations, positions, cosines, sines)  # type: ignore[no-any-return, no-untyped-call]
+    return operations.rotate(x, positions, cosines, sines, 1.0)
+
+
+def gate(operations: Operations, x: Tensor, is_gelu: bool) -> Tensor:
+    """x: [N, 2 F]. Returns activate(gate) * up; GLU variants, arXiv 2002.05202."""
+    if _wants_gradient(x):
+        return _Gate.apply(x, operations, is_gelu)  # type: ignore[no-any-return, no-untyped-call]
+    return operations.gate(x, is_gelu)
+
+
+def attend(operations: Operations, queries: Tensor, keys: Tensor, values: Tensor, cache: LayerCache, rows: Rows,
+           shape: AttentionShape) -> Tensor:  # fmt: skip
+    """Store keys [N, K, E] and values [N, K, Ev], then attend with queries [N, H, E]. Returns [N, H, Ev].
+
+    A gradient reaches only the keys and values given here: for training, the whole rows are.
+    """
+    if _wants_gradient(queries, keys, values):
+        return _Attend.apply(queries, keys, values, operations, cache, rows, shape)  # type: ignore[no-any-return, no-untyped-call]
+    operations.store(keys, values, cache, rows.slots)
+    return operations.attend(queries, cache, rows, shape)
+
+
+class _Multiply(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, product: Product, packed: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return product.multiply(x, packed, weight.shape[0], bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        grad_x = grad @ weight.to(grad.dtype) if ctx.needs_input_grad[0] else None
+        grad_weight = (grad.t() @ x).to(weight.dtype) if ctx.needs_input_grad[1] else None
+        grad_bias = grad.float().sum(0).to(weight.dtype) if ctx.has_bias and ctx.needs_input_grad[2] else None
+        return grad_x, grad_weight, grad_bias, None, None
+
+
+class _RmsNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, operations: Operations, eps: float, offset: float) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.eps, ctx.offset = eps, offset
+        return operations.rms_norm(x, weight, eps, offset)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        wide, grad = x.float(), grad.float()
+        inverse = torch.rsqrt(wide.square().mean(-1, keepdim=True) + ctx.eps)
+        normed = wide * inverse
+        scaled = grad * (ctx.offset + weight.float())
+        grad_x = inverse * (scaled - normed * (scaled * normed).mean(-1, keepdim=True))
+        grad_weight = (grad * normed).flatten(0, -2).sum(0).to(weight.dtype)
+        return grad_x.to(x.dtype), grad_weight, None, None, None
+
+
+class _Rotate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, operations: Operations, positions: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+        ctx.operations = operations
+        ctx.save_for_backward(positions, cosines, sines)
+        return operations.rotate(x, positions, cosines, sines, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return ctx.operations.rotate(grad.contiguous(), *ctx.saved_tensors, -1.0), None, None, None, None
+
+
+class _Gate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, operations: Operations, is_gelu: bool) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.is_gelu = is_gelu
+        return operations.gate(x, is_gelu)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        gate, up = x.float().chunk(2, -1)
+        # Both are gate * sigmoid(inner(gate)): inner is gate for SiLU, 2 sqrt(2/pi) (g + 0.044715 g^3) for GELU's tanh form.
+        inner = 1.5957691216 * (gate + 0.044715 * gate**3) if ctx.is_gelu else gate
+        slope = 1.5957691216 * (1 + 0.134145 * gate.square()) if ctx.is_gelu else 1.0
+        share = inner.sigmoid()
+        grad = grad.float()
+        grad_gate = grad * up * share * (1 + gate * (1 - share) * slope)
+        return torch.cat([grad_gate, grad * gate * share], -1).to(x.dtype), None, None
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, operations: Operations, cache: LayerCache, rows: Rows,
+                shape: AttentionShape) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(queries, keys, values)
+        ctx.rows, ctx.shape = rows, shape
+        operations.store(keys.detach(), values.detach(), cache, rows.slots)
+        return operations.attend(queries, cache, rows, shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        gradients = attention_gradient.backward(*ctx.saved_tensors, grad, ctx.rows, ctx.shape)
+        return *gradients, None, None, None, None
+
+
+__all__ = ["Kit", "Operations", "attend", "gate", "kit_for", "multiply", "rms_norm", "rotate"]

@@ -1,0 +1,112 @@
+"""The operations of a model in plain torch: on GPUs, on CPUs without a C compiler, and as the oracle of the compiled ones.
+
+The same methods as `compiled.py`, each row computed on its own so that a row's bits do not depend on its neighbours as far as the
+kernels of the device allow; `exactness.py` probes how far that is. Attention is folded by hand (queries of one key/value head
+are rows of one product), because fused kernels change their order of additions with the shape of the batch.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from groschen.model.kvcache import KEYS_PER_BLOCK, LayerCache, Rows
+from groschen.model.shapes import AttentionShape, Categorical
+
+_QUERIES_AT_ONCE = 256  # bounds the scores of a long prefill; does not change a bit
+_FOLD = 8  # rows of a product are padded to a multiple: fp32 kernels have tails of their own
+
+
+@dataclass(frozen=True)
+class PortableOperations:
+    """Plain torch for one type of activations."""
+
+    activation_dtype: torch.dtype
+    name: str = "portable"
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
+        """x: [..., width]. Returns x / rms(x) * (offset + weight)."""
+        wide = x.float()
+        quotient = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+        if offset:
+            return (quotient * (offset + weight.float())).to(x.dtype)
+        return quotient.to(x.dtype) * weight.to(x.dtype)
+
+    def rotate(self, x: Tensor, positions: Tensor, cosines: Tensor, sines: Tensor, direction: float) -> Tensor:
+        """x: [N, heads, E]. Returns the rotated heads, [N, heads, E]."""
+        cosine, sine = cosines[positions][:, None], direction * sines[positions][:, None]
+        a, b = x.float().chunk(2, -1)
+        return torch.cat([a * cosine - b * sine, b * cosine + a * sine], -1).to(x.dtype)
+
+    def gate(self, x: Tensor, is_gelu: bool) -> Tensor:
+        """x: [N, 2 F], gate first. Returns activate(gate) * up, [N, F]."""
+        gate, up = x.chunk(2, -1)
+        return (F.gelu(gate, approximate="tanh") if is_gelu else F.silu(gate)) * up
+
+    def store(self, keys: Tensor, values: Tensor, cache: LayerCache, slots: Tensor) -> None:
+        """keys: [N, K, E], values: [N, K, Ev] into slots [N] of the cache."""
+        blocks, places = slots // KEYS_PER_BLOCK, slots % KEYS_PER_BLOCK
+        cache.keys[blocks, :, :, places] = keys
+        cache.values[blocks, :, places] = values
+
+    def attend(self, queries: Tensor, cache: LayerCache, rows: Rows, shape: AttentionShape) -> Tensor:
+        """queries: [N, H, E]. Returns [N, H, Ev].
+
+        Tokens that are alone in their row (decode) are one batch; the others (prefill) go row by row.
+        """
+        out = queries.new_empty((*queries.shape[:2], cache.values.shape[3]))
+        single = slice(0, rows.num_single)
+        if rows.num_single:
+            tables = rows.tables[rows.row[single].long()]
+            out[single] = self._attend(queries[single, None], cache, tables, rows.visible[single, None], shape)[:, 0]
+        for first, last in rows.runs():
+            table = rows.tables[rows.row[first].long()][None]
+            for start in range(first, last, _QUERIES_AT_ONCE):
+                part = slice(start, min(start + _QUERIES_AT_ONCE, last))
+                out[part] = self._attend(queries[None, part], cache, table, rows.visible[None, part], shape)[0]
+        return out
+
+    def _attend(self, queries: Tensor, cache: LayerCache, tables: Tensor, visible: Tensor, shape: AttentionShape) -> Tensor:
+        """queries: [B, T, H, E]; tables: [B, blocks]; visible: [B, T]. Returns [B, T, H, Ev]."""
+        num_rows, num_queries, num_heads, width = queries.shape
+        kv_heads = cache.keys.shape[1]
+        used = tables if torch.cuda.is_available() and tables.is_cuda else tables[:, : -(-int(visible.max()) // KEYS_PER_BLOCK)]
+        keys = cache.keys[used.long()].permute(0, 2, 3, 1, 4).reshape(num_rows, kv_heads, width, -1)  # [B, K, E, S]
+        values = cache.values[used.long()].permute(0, 2, 1, 3, 4).reshape(num_rows, kv_heads, keys.shape[3], -1)
+        group = num_heads // kv_heads
+        folded = queries.view(num_rows, num_queries, kv_heads, group, width).permute(0, 2, 1, 3, 4)
+        folded = folded.reshape(num_rows, kv_heads, num_queries * group, width)
+        count = folded.shape[2]
+        folded = F.pad(folded, (0, 0, 0, -count % _FOLD))
+        scores = (folded @ keys).float()[:, :, :count] * shape.scale
+        if shape.softcap:
+            scores = shape.softcap * torch.tanh(scores / shape.softcap)
+        scores = scores.view(num_rows, kv_heads, num_queries, group, -1)
+        position = torch.arange(scores.shape[-1], device=scores.device)
+        seen = visible[:, None, :, None, None]
+        hidden = position >= seen
+        if shape.window:
+            hidden = hidden | (position < seen - shape.window)
+        weights = scores.masked_fill(hidden, float("-inf")).softmax(-1).to(queries.dtype)
+        weights = F.pad(weights.view(num_rows, kv_heads, count, -1), (0, 0, 0, -count % _FOLD))
+        mixed = (weights @ values)[:, :, :count].view(num_rows, kv_heads, num_queries, group, -1)
+        return mixed.permute(0, 2, 1, 3, 4).reshape(num_rows, num_queries, num_heads, -1)
+
+    def categorical(self, logits: Tensor, inverse_temperatures: Tensor, uniforms: Tensor | None, tokens: Tensor | None
+                    ) -> Categorical:  # fmt: skip
+        """logits: [R, V] float32. Draws a token for each row by the inverse distribution function, or scores the given ones."""
+        is_greedy = inverse_temperatures <= 0
+        scaled = logits * torch.where(is_greedy, 1.0, inverse_temperatures)[:, None]
+        logs = scaled.log_softmax(-1)
+        weights = logs.exp()
+        if tokens is None:
+            assert uniforms is not None
+            running = weights.double().cumsum(-1)
+            drawn = torch.searchsorted(running, uniforms.double()[:, None] * running[:, -1:], right=True)[:, 0]
+            last = (logits.shape[1] - 1) - weights.flip(-1).gt(0).int().argmax(-1)
+            tokens = torch.where(is_greedy, logits.argmax(-1), torch.minimum(drawn, last))
+        logprobs = logs.gather(1, tokens[:, None])[:, 0]
+        entropies = -(weights * logs.clamp(min=-1e4)).sum(-1)
+        broken = logits.isnan().any(-1) | ~logits.amax(-1).isfinite()
+        return Categorical(tokens.masked_fill(broken, -1), logprobs.masked_fill(broken, float("nan")), entropies)

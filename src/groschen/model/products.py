@@ -1,0 +1,106 @@
+"""Four ways to multiply rows by a weight, each with the same bits for a row whatever the number of rows.
+
+Which one runs is decided by the machine and the type of the weights alone, never by timing, so that a run can be repeated:
+
+- compiled: our kernel, float32 activations, weights stay bfloat16 (or float32) in memory. Exact by definition.
+- onednn: bfloat16 on CPUs that multiply it in hardware. Weights packed once; rows identical from two rows up as measured.
+- widened: float32 activations, weights widened and packed once by oneDNN: CPUs without a C compiler. Exact as measured.
+- plain: torch's own product, on GPUs and elsewhere.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from groschen.model.compiled import CompiledOperations
+
+
+class Product(Protocol):
+    """x W^T + b for weights that were packed once."""
+
+    name: str
+
+    def pack(self, weight: Tensor, into: Tensor | None = None) -> Tensor:
+        """weight: [outputs, inputs]. Returns what `multiply` reads; refills `into` where the kind can."""
+
+    def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
+        """x: [N, inputs]. Returns [N, outputs] of x's type."""
+
+
+@dataclass(frozen=True)
+class CompiledProduct:
+    """Our kernel. See kernels/product.c."""
+
+    operations: CompiledOperations
+    name: str = "compiled"
+
+    def pack(self, weight: Tensor, into: Tensor | None = None) -> Tensor:
+        """Panels of the weight in its own type: as many bytes as the weight."""
+        return self.operations.pack(weight.detach(), into)
+
+    def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
+        """x: [N, inputs] float32."""
+        return self.operations.product(x.contiguous(), packed, outputs, None if bias is None else bias.float())
+
+
+@dataclass(frozen=True)
+class OneDnnProduct:
+    """bfloat16 in hardware (avx512_bf16, AMX). One row takes another kernel there, so it is padded to four.
+
+    Four rows cost 42 ms where one costs 36 and two cost 50: all products of a 0.5B model on two Zen 4 cores, torch 2.13.
+    """
+
+    name: str = "onednn"
+    rows_hint: int = 64
+
+    def pack(self, weight: Tensor, into: Tensor | None = None) -> Tensor:
+        """A packed copy in oneDNN's own layout; a new one each time."""
+        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), self.rows_hint)
+        return packed
+
+    def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
+        """x: [N, inputs] bfloat16."""
+        count = x.shape[0]
+        padded = F.pad(x, (0, 0, 0, 4 - count)) if count < 4 else x
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(padded.contiguous(), packed, bias, "none", [], "")
+        return y[:count]
+
+
+@dataclass(frozen=True)
+class WidenedProduct:
+    """float32 products of widened weights, packed by oneDNN for 64 rows (packed for one row, one row would differ)."""
+
+    name: str = "widened"
+    rows_hint: int = 64
+
+    def pack(self, weight: Tensor, into: Tensor | None = None) -> Tensor:
+        """A packed float32 copy: twice the bytes of a bfloat16 weight."""
+        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().float(), self.rows_hint)
+        return packed
+
+    def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
+        """x: [N, inputs] float32."""
+        wide = None if bias is None else bias.float()
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, wide, "none", [], "")
+        return y
+
+
+@dataclass(frozen=True)
+class PlainProduct:
+    """torch's own product; rows are padded to what the device's kernels need to be alike."""
+
+    name: str = "plain"
+
+    def pack(self, weight: Tensor, into: Tensor | None = None) -> Tensor:
+        """The weight itself: nothing is copied."""
+        return weight.detach()
+
+    def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
+        """x: [N, inputs] of the weight's type."""
+        count = x.shape[0]
+        missing = -count % 8 if x.dtype == torch.float32 else max(0, 2 - count)
+        y = F.linear(F.pad(x, (0, 0, 0, missing)) if missing else x, packed, bias)
+        return y[:count] if missing else y

@@ -1,0 +1,213 @@
+"""The decoder: one config-driven transformer for training, prefill and decode.
+
+Tokens come flat: N tokens of any number of rows, and `Rows` says which is whose and where its keys and values lie. There is no
+second forward: an engine passes a cache that lives on, a trainer one for this batch. Attribute names are the checkpoint's names;
+query, key and value projections are stored as one matrix, gate and up as another, and `tensors` shows them under their own names.
+Leaves out the arithmetic (`operations.py`) and mixtures of experts, latent attention and attention sinks, which would be other
+classes in the place of `MLP` and `Attention`.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from groschen.errors import DoesNotFit
+from groschen.model import operations as ops
+from groschen.model.config import ModelConfig
+from groschen.model.kvcache import KeyValueCache, LayerCache, Rows
+from groschen.model.rope import RopeConfig, tables
+from groschen.model.shapes import AttentionShape
+
+
+def _parameter(*shape: int, dtype: torch.dtype) -> nn.Parameter:
+    return nn.Parameter(torch.empty(*shape, dtype=dtype))
+
+
+class Linear(nn.Module):
+    """x W^T + b. The weight is packed for the product at first use and again whenever its values have changed."""
+
+    def __init__(self, inputs: int, outputs: int, has_bias: bool, dtype: torch.dtype, kit: ops.Kit) -> None:
+        super().__init__()
+        self.weight = _parameter(outputs, inputs, dtype=dtype)
+        self.bias = _parameter(outputs, dtype=dtype) if has_bias else None
+        self._kit = kit
+        self._packed: Tensor | None = None
+        self._packed_version = -1
+
+    def pack(self) -> Tensor:
+        """The packed weight; torch counts in-place changes of a tensor, so a stale copy cannot be used."""
+        if self._packed is None or self._packed_version != self.weight._version:
+            self._packed = self._kit.product.pack(self.weight, self._packed)
+            self._packed_version = self.weight._version
+        return self._packed
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """x: [N, inputs]. Returns [N, outputs]."""
+        return ops.multiply(self._kit.product, x_ND, self.weight, self.pack(), self.bias)
+
+
+class Norm(nn.Module):
+    """RMSNorm over the last dimension, in float32."""
+
+    def __init__(self, width: int, config: ModelConfig, dtype: torch.dtype, kit: ops.Kit) -> None:
+        super().__init__()
+        self.weight = _parameter(width, dtype=dtype)
+        self._eps, self._offset, self._operations = config.norm_eps, config.norm_offset, kit.operations
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [..., width]. Returns the same shape."""
+        return ops.rms_norm(self._operations, x, self.weight, self._eps, self._offset)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with RoPE; GQA, arXiv 2305.13245."""
+
+    def __init__(self, config: ModelConfig, layer: int, dtype: torch.dtype, kit: ops.Kit) -> None:
+        super().__init__()
+        self._heads, self._kv_heads, self._width = config.num_heads, config.num_kv_heads, config.head_width
+        self._operations = kit.operations
+        self._shape = AttentionShape(config.attention_scale, config.layers[layer].window, config.attention_softcap)
+        num_all = self._heads + 2 * self._kv_heads
+        self.qkv_proj = Linear(config.width, num_all * self._width, config.has_qkv_bias, dtype, kit)
+        self.o_proj = Linear(self._heads * self._width, config.width, config.has_output_bias, dtype, kit)
+        self.q_norm = Norm(self._width, config, dtype, kit) if config.has_qk_norm else None
+        self.k_norm = Norm(self._width, config, dtype, kit) if config.has_qk_norm else None
+
+    def forward(self, x_ND: Tensor, angles: tuple[Tensor, Tensor], cache: LayerCache, rows: Rows) -> Tensor:
+        """x: [N, D]; angles: cosines and sines [P, E / 2]. Returns [N, D]."""
+        heads_NHE = self.qkv_proj(x_ND).view(len(x_ND), -1, self._width)
+        queries, keys, values = heads_NHE.split([self._heads, self._kv_heads, self._kv_heads], dim=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            queries, keys = self.q_norm(queries), self.k_norm(keys)
+        queries = ops.rotate(self._operations, queries, rows.positions, *angles)
+        keys = ops.rotate(self._operations, keys, rows.positions, *angles)
+        mixed_NHE = ops.attend(self._operations, queries, keys, values, cache, rows, self._shape)
+        out: Tensor = self.o_proj(mixed_NHE.flatten(1))
+        return out
+
+
+class MLP(nn.Module):
+    """down(activate(gate) * up)."""
+
+    def __init__(self, config: ModelConfig, dtype: torch.dtype, kit: ops.Kit) -> None:
+        super().__init__()
+        self._is_gelu, self._operations = config.activation == "gelu_tanh", kit.operations
+        self.gate_up_proj = Linear(config.width, 2 * config.mlp_width, config.has_mlp_bias, dtype, kit)
+        self.down_proj = Linear(config.mlp_width, config.width, config.has_mlp_bias, dtype, kit)
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """x: [N, D]. Returns [N, D]."""
+        out: Tensor = self.down_proj(ops.gate(self._operations, self.gate_up_proj(x_ND), self._is_gelu))
+        return out
+
+
+class Block(nn.Module):
+    """One layer: attention and MLP, each normed before (and for Gemma after) and added to the stream."""
+
+    def __init__(self, config: ModelConfig, layer: int, dtype: torch.dtype, kit: ops.Kit) -> None:
+        super().__init__()
+        self.input_layernorm = Norm(config.width, config, dtype, kit)
+        self.self_attn = Attention(config, layer, dtype, kit)
+        self.post_attention_layernorm = Norm(config.width, config, dtype, kit)
+        self.mlp = MLP(config, dtype, kit)
+        self.pre_feedforward_layernorm: Norm | None = None
+        self.post_feedforward_layernorm: Norm | None = None
+        if config.has_sandwich_norms:
+            self.pre_feedforward_layernorm = Norm(config.width, config, dtype, kit)
+            self.post_feedforward_layernorm = Norm(config.width, config, dtype, kit)
+
+    def forward(self, x_ND: Tensor, angles: tuple[Tensor, Tensor], cache: LayerCache, rows: Rows) -> Tensor:
+        """x: [N, D]. Returns [N, D]."""
+        mixed_ND = self.self_attn(self.input_layernorm(x_ND), angles, cache, rows)
+        if self.pre_feedforward_layernorm is None or self.post_feedforward_layernorm is None:
+            x_ND = x_ND + mixed_ND
+            return x_ND + self.mlp(self.post_attention_layernorm(x_ND))
+        x_ND = x_ND + self.post_attention_layernorm(mixed_ND)
+        return x_ND + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x_ND)))
+
+
+class Transformer(nn.Module):
+    """A decoder with the weights of one checkpoint. `dtype` is the type of the weights: bfloat16 or float32."""
+
+    def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device | None = None) -> None:
+        super().__init__()
+        device = device or torch.device("cpu")
+        self.config, self.kit = config, ops.kit_for(device, dtype)
+        with device:
+            self.embed_tokens = nn.Module()
+            self.embed_tokens.weight = _parameter(config.vocab_size, config.width, dtype=dtype)
+            self.layers = nn.ModuleList(Block(config, i, dtype, self.kit) for i in range(config.num_layers))
+            self.norm = Norm(config.width, config, dtype, self.kit)
+            self.lm_head = Linear(config.width, config.vocab_size, False, dtype, self.kit)
+        if config.has_tied_head:
+            self.lm_head.weight = self.embed_tokens.weight
+        self._angles: dict[RopeConfig, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.norm.weight.device
+
+    @property
+    def activation_dtype(self) -> torch.dtype:
+        """The type of what flows between layers and of the cache: float32 where a CPU has no bfloat16 products."""
+        return self.kit.operations.activation_dtype
+
+    def new_cache(self, num_blocks: int) -> KeyValueCache:
+        """An empty cache for this model, on its device."""
+        return KeyValueCache(self.config, num_blocks, self.activation_dtype, self.device)
+
+    def forward(self, token_ids_N: Tensor, rows: Rows, cache: KeyValueCache) -> Tensor:
+        """token_ids: [N] int64. Returns the normed hidden state of every token, [N, D]."""
+        x_ND = nn.functional.embedding(token_ids_N, self.embed_tokens.weight).to(self.activation_dtype)
+        if self.config.embedding_scale is not None:
+            scale = torch.tensor(self.config.embedding_scale, dtype=self.norm.weight.dtype).item()
+            x_ND = x_ND * scale
+        for index, block in enumerate(self.layers):
+            x_ND = block(x_ND, self.angles(self.config.layers[index].rope), cache.layer(index), rows)
+        hidden_ND: Tensor = self.norm(x_ND)
+        return hidden_ND
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """hidden: [N, D], only the rows that are needed: the head is 28 % of a 0.5B model. Returns [N, V] float32."""
+        logits_NV: Tensor = self.lm_head(hidden_ND).float()
+        cap = self.config.logits_softcap
+        return logits_NV if cap is None else cap * torch.tanh(logits_NV / cap)
+
+    def angles(self, rope: RopeConfig) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of every position of the context, made once for each kind of layer."""
+        if rope not in self._angles:
+            self._angles[rope] = tables(rope, self.config.max_context, self.device)
+        return self._angles[rope]
+
+    def pack(self) -> None:
+        """Pack every weight now instead of at its first use, layer by layer."""
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.pack()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor under the name that a Hugging Face checkpoint gives it, as views that can be written to."""
+        found: dict[str, Tensor] = {}
+        for name, parameter in self.named_parameters():
+            prefix = "" if name.startswith("lm_head.") else "model."
+            for full, view in self._named_views(name, parameter.detach()):
+                found[prefix + full] = view
+        return found
+
+    def _named_views(self, name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+        """A fused projection as its parts, anything else as it is."""
+        config = self.config
+        queries, keys = config.num_heads * config.head_width, config.num_kv_heads * config.head_width
+        parts = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+        sizes = {"qkv_proj": (queries, keys, keys), "gate_up_proj": (config.mlp_width, config.mlp_width)}
+        for fused, names in parts.items():
+            if f".{fused}." in name:
+                views = tensor.split(sizes[fused])
+                return [(name.replace(fused, part), view) for part, view in zip(names, views, strict=True)]
+        return [(name, tensor)]
+
+
+def check_context(config: ModelConfig, num_tokens: int) -> None:
+    """Raises DoesNotFit if `num_tokens` positions are more than the model has."""
+    if num_tokens > config.max_context:
+        raise DoesNotFit(f"{num_tokens} tokens do not fit the model's context of {config.max_context}; shorten the prompt")

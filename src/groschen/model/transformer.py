@@ -176,7 +176,8 @@ class Transformer(nn.Module):
     def angles(self, rope: RopeConfig) -> tuple[Tensor, Tensor]:
         """Cosines and sines of every position of the context, made once for each kind of layer."""
         if rope not in self._angles:
-            self._angles[rope] = tables(rope, self.config.max_context, self.device)
+            with torch.inference_mode(False):  # an engine may ask first, a trainer must be able to save them
+                self._angles[rope] = tables(rope, self.config.max_context, self.device)
         return self._angles[rope]
 
     def pack(self) -> None:

@@ -36,7 +36,8 @@ INLINE void score_rows(const float *queries, int64_t width, const activation *ke
     for (int64_t e = 0; e < width; e++)
         for (int j = 0; j < KEY_VECTORS; j++) {
             vfloat key = get_vector(keys + e * KEYS_PER_BLOCK + j * LANES);
-            for (int r = 0; r < rows; r++) sum[r * KEY_VECTORS + j] += broadcast(queries[r * width + e]) * key;
+            for (int r = 0; r < rows; r++)
+                sum[r * KEY_VECTORS + j] = fused(broadcast(queries[r * width + e]), key, sum[r * KEY_VECTORS + j]);
         }
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < KEY_VECTORS; j++)
@@ -51,7 +52,8 @@ INLINE void add_values(const float *weights, int64_t stride, const activation *v
     for (int64_t s = 0; s < keys; s++)
         for (int j = 0; j < vectors; j++) {
             vfloat value = get_vector(values + s * width + j * LANES);
-            for (int r = 0; r < rows; r++) sum[r * vectors + j] += broadcast(weights[r * stride + s]) * value;
+            for (int r = 0; r < rows; r++)
+                sum[r * vectors + j] = fused(broadcast(weights[r * stride + s]), value, sum[r * vectors + j]);
         }
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < vectors; j++) store(sums + r * width + j * LANES, sum[r * vectors + j]);

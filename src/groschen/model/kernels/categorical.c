@@ -7,7 +7,7 @@
 #include "vectors.h"
 
 #define BLOCK 1024
-#define CHAINS 4 /* sums side by side: fewer additions in a row, so less rounding and no waiting for the adder */
+#define CHAINS 2 /* sums side by side: half as many additions in a row, so less rounding; 4 run out of registers */
 
 typedef struct { float top; double mass, moment; } Block; /* mass: sum of weights; moment: of weight * log(weight) */
 typedef struct { float top; double total, entropy; int is_broken; } Partition;
@@ -31,7 +31,7 @@ static float greatest(const float *block, int *has_nan) {
             best[c] = vmax(logit, best[c]);
         }
     for (int i = 0; i < LANES; i++) *has_nan |= not_numbers[i] != 0;
-    return max_lanes(vmax(vmax(best[0], best[1]), vmax(best[2], best[3])));
+    return max_lanes(vmax(best[0], best[1]));
 }
 
 /* Below -100 nothing is left of a float; the floor keeps 0 * -inf out of the moment. */

@@ -55,8 +55,8 @@ INLINE void tile(const float *x, int64_t x_stride, const void *panel, int is_bf1
             panel_row((const char *)panel + p * panel_bytes, k, is_bf16, &weight_low, &weight_high);
             for (int r = 0; r < rows; r++) {
                 vfloat value = broadcast(x[r * x_stride + k]);
-                low[r * panels + p] += value * weight_low;
-                high[r * panels + p] += value * weight_high;
+                low[r * panels + p] = fused(value, weight_low, low[r * panels + p]);
+                high[r * panels + p] = fused(value, weight_high, high[r * panels + p]);
             }
         }
     for (int r = 0; r < rows; r++)

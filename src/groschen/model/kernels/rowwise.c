@@ -12,9 +12,9 @@ void rms_norm(const activation *x, const activation *weight, activation *y, int6
         const activation *from = x + r * width;
         activation *to = y + r * width;
         vfloat squares = {0};
-        for (int64_t i = 0; i + LANES <= width; i += LANES) squares += get_vector(from + i) * get_vector(from + i);
+        for (int64_t i = 0; i + LANES <= width; i += LANES) squares = fused(get_vector(from + i), get_vector(from + i), squares);
         float sum = sum_lanes(squares);
-        for (int64_t i = width - width % LANES; i < width; i++) sum += get(from + i) * get(from + i);
+        for (int64_t i = width - width % LANES; i < width; i++) sum = fmaf(get(from + i), get(from + i), sum);
         float inverse = 1.0f / sqrtf(sum / (float)width + eps);
         for (int64_t i = 0; i < width; i++) {
             float quotient = get(from + i) * inverse;

@@ -1,11 +1,18 @@
 /* Vectors of float that every C compiler with GNU vector extensions understands, and the few functions on them.
  *
+ * Compiled with -ffp-contract=off: where a product and a sum are rounded once, `fused` says so. Left to the compiler, a loop and
+ * its copy for overlapping pointers fuse differently, and a row's bits depend on where its buffer happens to lie.
  * Leaves out: anything whose order of additions would depend on the width of the machine's registers without saying so.
  * LANES is part of the meaning of a sum here: the compiled library is one machine class.
  */
 #ifndef GROSCHEN_VECTORS_H
 #define GROSCHEN_VECTORS_H
 #include <math.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +20,7 @@
 #if defined(__AVX512F__)
 #define LANES 16
 #define TILE_ROWS 12 /* 24 of 32 registers accumulate */
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && defined(__FMA__)
 #define LANES 8
 #define TILE_ROWS 6 /* 12 of 16 registers accumulate */
 #else
@@ -71,6 +78,19 @@ INLINE vfloat load(const float *from) { return *(const vfloat *)from; }
 INLINE void store(float *to, vfloat value) { *(vfloat *)to = value; }
 INLINE vfloat broadcast(float value) { return value - (vfloat){0}; }
 
+INLINE vfloat fused(vfloat a, vfloat b, vfloat c) { /* a * b + c, rounded once */
+#if defined(__AVX512F__)
+    return (vfloat)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif LANES == 8
+    return (vfloat)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__ARM_NEON)
+    return (vfloat)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    for (int i = 0; i < LANES; i++) c[i] = fmaf(a[i], b[i], c[i]);
+    return c;
+#endif
+}
+
 INLINE float sum_lanes(vfloat value) { /* a fixed tree: halves are added until one number is left */
     float lane[LANES];
     memcpy(lane, &value, sizeof lane);
@@ -97,25 +117,19 @@ INLINE vfloat vmax(vfloat a, vfloat b) {
 INLINE vfloat vexp(vfloat x) {
     vint alive = x > broadcast(-87.3f);
     x = vmax(x, broadcast(-87.3f));
-    vfloat shifted = x * broadcast(1.44269504f) + broadcast(12582912.0f); /* 1.5 * 2^23: rounds to an integer */
+    vfloat shifted = fused(x, broadcast(1.44269504f), broadcast(12582912.0f)); /* 1.5 * 2^23: rounds to an integer */
     vfloat n = shifted - broadcast(12582912.0f);
-    vfloat r = x - n * broadcast(0.693359375f);
-    r = r - n * broadcast(-2.12194440e-4f);
+    vfloat r = fused(n, broadcast(-0.693359375f), x);
+    r = fused(n, broadcast(2.12194440e-4f), r);
     vfloat p = broadcast(1.9875691500e-4f);
-    p = p * r + broadcast(1.3981999507e-3f);
-    p = p * r + broadcast(8.3334519073e-3f);
-    p = p * r + broadcast(4.1665795894e-2f);
-    p = p * r + broadcast(1.6666665459e-1f);
-    p = p * r + broadcast(5.0000001201e-1f);
-    vfloat y = p * (r * r) + r + broadcast(1.0f);
+    p = fused(p, r, broadcast(1.3981999507e-3f));
+    p = fused(p, r, broadcast(8.3334519073e-3f));
+    p = fused(p, r, broadcast(4.1665795894e-2f));
+    p = fused(p, r, broadcast(1.6666665459e-1f));
+    p = fused(p, r, broadcast(5.0000001201e-1f));
+    vfloat y = fused(p, r * r, r) + broadcast(1.0f);
     vint power = ((vint)shifted - 0x4B400000 + 127) << 23;
     return (vfloat)((vint)(y * (vfloat)power) & alive);
 }
 
-INLINE float exp_one(float x) {
-    float lane[LANES];
-    vfloat y = vexp(broadcast(x));
-    memcpy(lane, &y, sizeof lane);
-    return lane[0];
-}
 #endif

@@ -1,0 +1,100 @@
+"""A plan to tensors, one call of the model, and the logits of whoever draws a token.
+
+The flat batch has the decoding rows first, then the prompts' chunks. The head of the model runs only on rows that are drawn
+from, once for all samples that leave the same prompt. Leaves out drawing (`sampling.py`) and deciding (`scheduler.py`).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from groschen.engine.blocks import blocks_for
+from groschen.engine.scheduler import Chunk, Plan
+from groschen.engine.sequence import Sequence
+from groschen.model.kvcache import KeyValueCache, Rows
+from groschen.model.transformer import Transformer
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """Logits of the samples that draw, in the plan's order: decodes, then branches; and hidden states for prompt logprobs."""
+
+    logits_RV: Tensor  # [R, V] float32
+    sequences: list[Sequence]  # [R]
+    echoed: list[tuple[Chunk, Tensor]]  # hidden states [T, D] of chunks whose prompt wants logprobs
+
+
+class Runner:
+    """Holds the cache and the block table of one engine."""
+
+    def __init__(self, model: Transformer, num_blocks: int, max_rows: int) -> None:
+        self._model = model
+        self.cache: KeyValueCache = model.new_cache(num_blocks)
+        width = min(blocks_for(model.config.max_context), num_blocks)
+        self._tables = torch.zeros(2 * max_rows, width, dtype=torch.int32, device=model.device)
+        self._filled: list[list[int]] = [[] for _ in range(2 * max_rows)]  # what each row of the table holds
+
+    def run(self, plan: Plan) -> StepOutput:
+        """One step. Prompts whose last chunk it was get their last hidden state."""
+        hidden_ND = self._forward(plan) if plan.decodes or plan.chunks else torch.empty(0)
+        echoed, at = [], len(plan.decodes)
+        for chunk in plan.chunks:
+            end = at + chunk.last - chunk.first
+            if chunk.last == len(chunk.prompt.token_ids):
+                chunk.prompt.last_hidden = hidden_ND[end - 1].clone()
+            if chunk.prompt.wants_logprobs:
+                echoed.append((chunk, hidden_ND[at:end]))
+            at = end
+        logits_RV = self._logits(plan, hidden_ND)
+        copies = [branch.copied_block for branch in plan.branches if branch.copied_block]
+        self.cache.copy_blocks([source for source, _ in copies], [target for _, target in copies])
+        return StepOutput(logits_RV, [*plan.decodes, *(b.sequence for b in plan.branches)], echoed)
+
+    def _forward(self, plan: Plan) -> Tensor:
+        token_ids = [s.token_ids[-1] for s in plan.decodes]
+        row = [s.row for s in plan.decodes]
+        positions = [s.num_computed for s in plan.decodes]
+        for sequence in plan.decodes:
+            self._fill(sequence.row, sequence.blocks)
+        for chunk in plan.chunks:
+            self._fill(chunk.row, chunk.blocks)
+            token_ids += chunk.prompt.token_ids[chunk.first : chunk.last]
+            row += [chunk.row] * (chunk.last - chunk.first)
+            positions += range(chunk.first, chunk.last)
+        device = self._model.device
+        longest = max(positions) + 1
+        tables = self._tables[:, : blocks_for(longest)].contiguous()
+        rows = Rows.at(
+            torch.tensor(row, dtype=torch.int32).to(device), torch.tensor(positions).to(device), tables,
+            num_single=len(plan.decodes),
+        )  # fmt: skip
+        hidden_ND: Tensor = self._model(torch.tensor(token_ids).to(device), rows, self.cache)
+        return hidden_ND
+
+    def _fill(self, row: int, blocks: list[int]) -> None:
+        """Write a row's blocks into the table where they are new."""
+        filled = self._filled[row]
+        if filled == blocks:
+            return
+        same = 0
+        while same < min(len(filled), len(blocks)) and filled[same] == blocks[same]:
+            same += 1
+        self._tables[row, same : len(blocks)] = torch.tensor(blocks[same:], dtype=torch.int32).to(self._tables.device)
+        self._filled[row] = list(blocks)
+
+    def _logits(self, plan: Plan, hidden_ND: Tensor) -> Tensor:
+        """Logits of decodes and branches, the head run once for each prompt."""
+        prompts: dict[int, int] = {}
+        rows, pick = [hidden_ND[: len(plan.decodes)]] if plan.decodes else [], list(range(len(plan.decodes)))
+        for branch in plan.branches:
+            if id(branch.prompt) not in prompts:
+                prompts[id(branch.prompt)] = len(plan.decodes) + len(prompts)
+                assert branch.prompt.last_hidden is not None
+                rows.append(branch.prompt.last_hidden[None])
+            pick.append(prompts[id(branch.prompt)])
+        if not rows:
+            return torch.empty(0, self._model.config.vocab_size, device=self._model.device)
+        logits_RV = self._model.logits(torch.cat(rows))
+        is_each_once = len(pick) == len(logits_RV)
+        return logits_RV if is_each_once else logits_RV[torch.tensor(pick, device=logits_RV.device)]

@@ -1,0 +1,96 @@
+"""The state of one sample of a request, and of a prompt that samples wait for.
+
+A `Prompt` is prefilled once; then its samples branch off it, as many at a time as there are free rows. A sample that had to give
+up its blocks becomes a prompt again, of everything it has so far: prefilled anew it goes on with the same bits.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from torch import Tensor
+
+from groschen.records import Alternatives, FinishReason, SamplingParams
+
+
+class Status(Enum):
+    """Where a sequence is in its life."""
+
+    WAITING = auto()  # for its prompt or for a row
+    RUNNING = auto()  # one token a step
+    FINISHED = auto()
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """One sample. `token_ids` and `logprobs` grow by one with each step it runs."""
+
+    request: int  # number of the request
+    sample: int  # 0 .. num_completions - 1
+    arrival: int  # smaller numbers go first and are pre-empted last
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams
+    seed: int
+    max_tokens: int
+    end_ids: frozenset[int]
+    status: Status = Status.WAITING
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    alternatives: list[Alternatives] = field(default_factory=list)
+    blocks: list[int] = field(default_factory=list)
+    row: int = 0  # of the block table; means something only while running
+    cached_tokens: int = 0
+    finish_reason: FinishReason | None = None
+    stop: str | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Prompt and completion together."""
+        return len(self.prompt_ids) + len(self.token_ids)
+
+    @property
+    def num_computed(self) -> int:
+        """Positions whose keys and values are in the cache while it runs: all but the token drawn last."""
+        return self.num_tokens - 1
+
+    def all_ids(self) -> list[int]:
+        """Prompt and completion."""
+        return [*self.prompt_ids, *self.token_ids]
+
+    def append(self, token_id: int, logprob: float) -> None:
+        """Take the token just drawn and finish if it ends the completion."""
+        assert self.status is Status.RUNNING
+        self.token_ids.append(token_id)
+        self.logprobs.append(logprob)
+        if token_id in self.end_ids:
+            self.finish(FinishReason.STOP)
+        elif len(self.token_ids) >= self.max_tokens:
+            self.finish(FinishReason.LENGTH)
+
+    def finish(self, reason: FinishReason) -> None:
+        """No more tokens."""
+        self.status, self.finish_reason = Status.FINISHED, reason
+
+
+@dataclass(eq=False, slots=True)
+class Prompt:
+    """Tokens to prefill, and the samples that wait for it."""
+
+    token_ids: list[int]
+    waiting: list[Sequence]
+    arrival: int
+    is_cacheable: bool = True  # whether a prefix may be taken from the cache
+    wants_logprobs: bool = False  # of its own tokens; all of them are computed then
+    top_logprobs: int = 0  # alternatives to report with them
+    blocks: list[int] = field(default_factory=list)
+    row: int = 0
+    num_computed: int = 0
+    num_cached: int = 0
+    is_remembered: bool = False  # its full blocks can be found by later prompts
+    last_hidden: Tensor | None = None  # [D], of the last token, once it is computed
+    logprobs: list[float] = field(default_factory=list)
+    alternatives: list[Alternatives] = field(default_factory=list)
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether every token is in the cache."""
+        return self.num_computed == len(self.token_ids)

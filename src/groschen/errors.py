@@ -1,7 +1,7 @@
 """Every exception that groschen raises on purpose.
 
-Each message says what was found, what was expected and what to do. The command line prints it as one sentence and
-exits with `exit_status`; anything else that escapes is a bug and keeps its traceback.
+Each message says what was found, what was expected and what to do. The command line prints it as one sentence
+and exits with `exit_status`; anything else that escapes is a bug and keeps its traceback.
 """
 
 

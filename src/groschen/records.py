@@ -1,6 +1,7 @@
 """The frozen records that travel between the rooms.
 
-New knowledge is a new record or a new field, never a new meaning of an old one. Leaves out: anything with behaviour.
+New knowledge is a new record or a new field, never a new meaning of an old one. Leaves out: anything with
+behaviour.
 """
 
 from dataclasses import dataclass, field
@@ -17,14 +18,18 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How the tokens of one request are drawn. `groschen.engine.sampling.check` says which values are refused."""
+    """How the tokens of one request are drawn. `groschen.engine.sampling.check` says which values are
+    refused.
+    """
 
     max_tokens: int | None = None  # new tokens; None: as many as the context holds
     temperature: float = 1.0  # 0 takes the most probable token
     top_k: int = 0  # keep the k most probable tokens; 0 keeps all
     top_p: float = 1.0  # keep the smallest set with at least this probability
     min_p: float = 0.0  # keep tokens with at least this share of the greatest probability
-    repetition_penalty: float = 1.0  # divides positive and multiplies negative logits of tokens seen; CTRL, arXiv 1909.05858
+    repetition_penalty: float = (
+        1.0  # divides positive and multiplies negative logits of tokens seen; CTRL, arXiv 1909.05858
+    )
     presence_penalty: float = 0.0  # subtracted once from the logit of each generated token
     frequency_penalty: float = 0.0  # subtracted for each time that a token was generated
     logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, addend to its logit)
@@ -57,7 +62,8 @@ class Request:
 class Completion:
     """What the engine generated for one sample of a request.
 
-    `logprobs` are those of the distribution that was sampled (nat, one for each token); at temperature 0, of temperature 1.
+    `logprobs` are those of the distribution that was sampled (nat, one for each token); at temperature 0, of
+    temperature 1.
     """
 
     token_ids: tuple[int, ...]

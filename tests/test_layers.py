@@ -1,0 +1,104 @@
+"""The order of the house: a module imports only what stands above it. The source is read, not run."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "groschen"
+
+# From the ground to the door. A name that ends with "/" is a room; its files stand in ORDER_IN_ROOM.
+ROOMS = ["__init__", "errors", "records", "cgroups", "machine", "roofs",
+         "model/", "text/", "engine/",
+         "export", "doctor", "chat_terminal", "cli", "__main__"]  # fmt: skip
+ORDER_IN_ROOM = {
+    "model/": """
+        shapes rope config kvcache
+        build_kernels compiled portable products attention_gradient operations transformer exactness
+        atomic safetensors_folder folder_writer
+        gguf_format gguf_names gguf_rope gguf_blocks gguf_writer gguf_tokenizer gguf_config gguf_metadata
+        gguf_checkpoint gguf_export
+        checkpoint load score""",
+    "text/": "messages pieces tokenizer gguf_vocab guard sandbox_syntax sandbox stream chat bundle load",
+    "engine/": """
+        noise candidates penalties sampling blocks sequence memory scheduler prompt_logprobs graphs
+        runner engine open""",
+}
+ORDER = [room + name for room in ROOMS for name in ORDER_IN_ROOM.get(room, "").split() or [""]]
+
+MAY_IMPORT_INSIDE_FUNCTIONS = {"cli"}  # so that --help answers at once
+OPTIONAL_PACKAGES: set[str] = set()  # extras that only some users install: imported where they are used
+
+
+def modules() -> dict[str, Path]:
+    return {str(path.relative_to(SOURCE).with_suffix("")): path for path in sorted(SOURCE.rglob("*.py"))}
+
+
+MODULES = modules()
+PLAIN = sorted(name for name in MODULES if not name.endswith("/__init__"))
+
+
+def place(module: str) -> int:
+    assert module in ORDER, f"{module}.py has no place: add it to ROOMS or ORDER_IN_ROOM here"
+    return ORDER.index(module)
+
+
+def imports_of(path: Path) -> Iterator[tuple[ast.Import | ast.ImportFrom, str]]:
+    """Each import statement with each dotted name that it brings in."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: write the full name, not a relative import"
+            yield from ((node, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def our_module(dotted: str) -> str | None:
+    """The module of this package that a dotted name means or lies in; None for others' packages."""
+    first, *rest = dotted.split(".")
+    if first != "groschen":
+        return None
+    for length in range(len(rest), 0, -1):
+        if "/".join(rest[:length]) in MODULES:
+            return "/".join(rest[:length])
+    room = "/".join([*rest[:1], "__init__"])
+    return room if room in MODULES else "__init__"
+
+
+@pytest.mark.parametrize("module", PLAIN)
+def test_a_module_imports_only_what_stands_above_it(module: str) -> None:
+    for node, dotted in imports_of(MODULES[module]):
+        imported = our_module(dotted)
+        if imported is None:
+            continue
+        where = f"{module}.py:{node.lineno}"
+        assert not imported.endswith("/__init__"), f"{where}: import from the file, not the room"
+        assert place(imported) < place(module), f"{where} imports {imported}, which stands below it"
+
+
+@pytest.mark.parametrize("module", PLAIN)
+def test_imports_stand_at_the_top_of_the_file(module: str) -> None:
+    if module in MAY_IMPORT_INSIDE_FUNCTIONS:
+        return
+    top = ast.parse(MODULES[module].read_text()).body
+    at_top = {node.lineno for node in top if isinstance(node, ast.Import | ast.ImportFrom)}
+    for node, dotted in imports_of(MODULES[module]):
+        optional = dotted.split(".")[0] in OPTIONAL_PACKAGES
+        assert optional or node.lineno in at_top, f"{module}.py:{node.lineno}: import {dotted} at the top"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_types_and_running_code_see_the_same_imports(module: str) -> None:
+    assert "TYPE_CHECKING" not in MODULES[module].read_text()
+
+
+def test_the_file_of_a_room_itself_imports_nothing() -> None:
+    for module, path in MODULES.items():
+        if module.endswith("__init__"):
+            assert [dotted for _, dotted in imports_of(path)] == [], module
+
+
+def test_the_order_names_only_files_that_exist_and_each_once() -> None:
+    assert len(ORDER) == len(set(ORDER))
+    assert [name for name in ORDER if name not in MODULES] == []

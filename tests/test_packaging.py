@@ -1,0 +1,67 @@
+"""What is installed: dependencies match the imports, and a wheel carries every file that is needed."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parent.parent
+SOURCE = TOP / "src" / "groschen"
+PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+
+
+def package_names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[<>=!~\[; ]", text)[0].replace("-", "_") for text in requirements}
+
+
+def imported_packages() -> set[str]:
+    found: set[str] = set()
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found.update(alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"groschen"}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    assert imported_packages() == package_names(PROJECT["dependencies"])
+
+
+def test_the_pinned_torch_of_the_install_script_is_in_the_declared_range() -> None:
+    script = (TOP / "scripts" / "install").read_text()
+    (pinned,) = re.findall(r"torch==(\d+)\.(\d+)", script)
+    (declared,) = [text for text in PROJECT["dependencies"] if text.startswith("torch")]
+    low, high = (tuple(map(int, pair)) for pair in re.findall(r"(\d+)\.(\d+)", declared))
+    assert low <= tuple(map(int, pinned)) < high
+    assert f"{low} <= (major, minor) < {high}" in script
+
+
+@pytest.fixture(scope="module")
+def wheel_files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    folder = tmp_path_factory.mktemp("wheel")
+    code = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(folder)], cwd=TOP, check=True, capture_output=True)
+    (wheel,) = folder.glob("groschen-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def test_a_wheel_carries_every_source_and_nothing_else(wheel_files: set[str]) -> None:
+    tracked = {
+        str(path.relative_to(SOURCE.parent))
+        for path in SOURCE.rglob("*")
+        if path.suffix in (".py", ".c", ".h") or path.name == "py.typed"
+    }
+    assert {name for name in wheel_files if name.startswith("groschen/")} == tracked
+    assert "groschen/py.typed" in wheel_files
+
+
+def test_a_wheel_carries_its_license(wheel_files: set[str]) -> None:
+    assert any(name.endswith("licenses/LICENSE") for name in wheel_files)

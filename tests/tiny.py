@@ -13,8 +13,8 @@ from groschen.text.tokenizer import SpecialIds, Tokenizer
 
 VOCABULARY = 320  # 256 bytes, the end token and some that no text contains
 _BASE = {
-    "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 144, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 512, "eos_token_id": 256,
+    "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 144, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "eos_token_id": 256,
 }  # fmt: skip
 _LLAMA3_ROPE = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -28,14 +28,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mistral": {**_BASE, "model_type": "mistral", "sliding_window": 20},
     "qwen2": {**_BASE, "model_type": "qwen2", "rope_theta": 1e6, "tie_word_embeddings": True},
     "qwen3": {**_BASE, "model_type": "qwen3", "head_dim": 32, "rope_theta": 1e6},
-    "gemma2": {**_BASE, "model_type": "gemma2", "head_dim": 32, "sliding_window": 20, "query_pre_attn_scalar": 32,
-               "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
-    "gemma3": {**_BASE, "model_type": "gemma3_text", "head_dim": 32, "sliding_window": 20, "query_pre_attn_scalar": 32,
-               "num_key_value_heads": 1, "sliding_window_pattern": 2},
+    "gemma2": {**_BASE, "model_type": "gemma2", "head_dim": 32, "sliding_window": 20,
+               "query_pre_attn_scalar": 32, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+    "gemma3": {**_BASE, "model_type": "gemma3_text", "head_dim": 32, "sliding_window": 20,
+               "query_pre_attn_scalar": 32, "num_key_value_heads": 1, "sliding_window_pattern": 2},
 }  # fmt: skip
 
 
-def tiny_model(family: str = "qwen2", dtype: torch.dtype = torch.bfloat16, seed: int = 0, **changes: Any) -> Transformer:
+def tiny_model(
+    family: str = "qwen2", dtype: torch.dtype = torch.bfloat16, seed: int = 0, **changes: Any
+) -> Transformer:
     """A random model whose distributions are neither flat nor decided: logits spread over about 3 nat."""
     model = Transformer(ModelConfig.from_json({**FAMILIES[family], **changes}), dtype)
     generator = torch.Generator().manual_seed(seed)
@@ -59,4 +61,6 @@ def byte_tokenizer() -> Tokenizer:
 
 def tiny_engine(model: Transformer | None = None, **config: Any) -> Engine:
     """An engine on a tiny model with a cache of 4 MB unless told otherwise."""
-    return Engine(model or tiny_model(), byte_tokenizer(), EngineConfig(**{"cache_bytes": 4_000_000, **config}))
+    return Engine(
+        model or tiny_model(), byte_tokenizer(), EngineConfig(**{"cache_bytes": 4_000_000, **config})
+    )

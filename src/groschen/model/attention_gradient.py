@@ -1,6 +1,7 @@
 """The gradient of causal attention, row by row, in float32.
 
-Recomputes the weights instead of keeping them, as FlashAttention does (arXiv 2205.14135, section 3.1), in blocks of queries.
+Recomputes the weights instead of keeping them, as FlashAttention does (arXiv 2205.14135, section 3.1), in
+blocks of queries.
 """
 
 import torch
@@ -12,9 +13,11 @@ from groschen.model.shapes import AttentionShape
 _QUERIES_AT_ONCE = 256  # bounds the scores to 256 * group * context floats per key/value head
 
 
-def backward(queries: Tensor, keys: Tensor, values: Tensor, grad: Tensor, rows: Rows, shape: AttentionShape
-             ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of queries [N, H, E], keys [N, K, E] and values [N, K, Ev], given that of the output [N, H, Ev].
+def backward(
+    queries: Tensor, keys: Tensor, values: Tensor, grad: Tensor, rows: Rows, shape: AttentionShape
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of queries [N, H, E], keys [N, K, E] and values [N, K, Ev], given that of the output [N, H,
+    Ev].
 
     Every row must begin at position 0 within the N tokens: what lies only in the cache has no gradient.
     """
@@ -34,7 +37,12 @@ def backward(queries: Tensor, keys: Tensor, values: Tensor, grad: Tensor, rows: 
 def _fold(x: Tensor, kv_heads: int) -> Tensor:
     """[T, H, E] to [K, T * group, E] float32."""
     tokens, heads, width = x.shape
-    return x.float().view(tokens, kv_heads, heads // kv_heads, width).transpose(0, 1).reshape(kv_heads, -1, width)
+    return (
+        x.float()
+        .view(tokens, kv_heads, heads // kv_heads, width)
+        .transpose(0, 1)
+        .reshape(kv_heads, -1, width)
+    )
 
 
 def _unfold(x: Tensor, tokens: int) -> Tensor:
@@ -42,8 +50,9 @@ def _unfold(x: Tensor, tokens: int) -> Tensor:
     return x.view(x.shape[0], tokens, -1, x.shape[2]).transpose(0, 1).reshape(tokens, -1, x.shape[2])
 
 
-def _block(queries: Tensor, keys: Tensor, values: Tensor, grad: Tensor, before: int, shape: AttentionShape
-           ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+def _block(
+    queries: Tensor, keys: Tensor, values: Tensor, grad: Tensor, before: int, shape: AttentionShape
+) -> tuple[Tensor, Tensor, Tensor]:
     """Queries [T, H, E] that follow the first `before` of the keys [S, K, E]."""
     num_queries, kv_heads = queries.shape[0], keys.shape[1]
     q, d_out = _fold(queries, kv_heads), _fold(grad, kv_heads)
@@ -54,7 +63,10 @@ def _block(queries: Tensor, keys: Tensor, values: Tensor, grad: Tensor, before: 
         bent = torch.tanh(scores / shape.softcap)
         scores, bend = bent * shape.softcap, 1 - bent.square()
     position = torch.arange(keys.shape[0], device=keys.device)
-    query = torch.arange(num_queries, device=keys.device).repeat_interleave(q.shape[1] // num_queries)[:, None] + before
+    query = (
+        torch.arange(num_queries, device=keys.device).repeat_interleave(q.shape[1] // num_queries)[:, None]
+        + before
+    )
     hidden = position > query
     if shape.window:
         hidden |= position <= query - shape.window

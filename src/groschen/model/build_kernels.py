@@ -1,8 +1,9 @@
 """Compile the C kernels once for this machine and load them.
 
-They need a C compiler at run time (cc, gcc or clang, or $CC) and OpenMP; where there is none, `library` returns None with the
-reason and the portable operations are used. The library lies in the user's cache folder under a name that is the digest of the
-sources, the flags, the compiler and the processor, so another machine or a newer source never meets an old file.
+They need a C compiler at run time (cc, gcc or clang, or $CC) and OpenMP; where there is none, `library`
+returns None with the reason and the portable operations are used. The library lies in the user's cache folder
+under a name that is the digest of the sources, the flags, the compiler and the processor, so another machine
+or a newer source never meets an old file.
 """
 
 import ctypes
@@ -40,7 +41,11 @@ def library(*, is_bf16: bool) -> Built:
         return Built(None, "", "switched off by GROSCHEN_KERNELS=off")
     compiler = _find_compiler()
     if compiler is None:
-        return Built(None, "", "no C compiler found (cc, gcc, clang or $CC); install one and the CPU path becomes faster")
+        return Built(
+            None,
+            "",
+            "no C compiler found (cc, gcc, clang or $CC); install one and the CPU path becomes faster",
+        )
     flags = (*FLAGS, *(("-DACTIVATION_BF16",) if is_bf16 else ()))
     digest = _digest(compiler, flags)
     target = Path(platformdirs.user_cache_dir("groschen")) / "kernels" / f"{digest}.so"

@@ -1,10 +1,11 @@
 """The operations of a model on a CPU, run by the C kernels of `kernels/`.
 
-Each method takes and returns torch tensors and checks nothing but what would read beyond a tensor's end: the callers own shapes.
-Leaves out gradients (`differentiable.py`) and the choice between this and `portable.py` (`operations.py`).
+Each method takes and returns torch tensors and checks nothing but what would read beyond a tensor's end: the
+callers own shapes. Leaves out gradients and the choice between this and `portable.py` (`operations.py`).
 """
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from groschen.model.kvcache import LayerCache, Rows
 from groschen.model.shapes import AttentionShape, Categorical
 
 _POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
-_SIGNATURES: dict[str, list[type]] = {
+_SIGNATURES: dict[str, Sequence[type]] = {
     "pack_weight": [_POINTER] * 2 + [_LONG] * 2 + [_INT] * 2,
     "product": [_POINTER] * 4 + [_LONG] * 3 + [_INT] * 2,
     "store_keys_values": [_POINTER] * 5 + [_LONG] * 4,
@@ -48,20 +49,38 @@ class CompiledOperations:
         return x.contiguous()
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
-        """x: [..., width]. Returns x / rms(x) * (offset + weight)."""
-        x, weight = self._given(x), weight.to(self.activation_dtype)
+        """x: [..., width]; weight: [width] of x's type. Returns x / rms(x) * (offset + weight)."""
+        x = self._given(x)
         y = torch.empty_like(x)
-        self.library.rms_norm(x.data_ptr(), weight.data_ptr(), y.data_ptr(), _rows_of(x), x.shape[-1], eps, offset,
-                              torch.get_num_threads())  # fmt: skip
+        self.library.rms_norm(
+            x.data_ptr(),
+            weight.data_ptr(),
+            y.data_ptr(),
+            _rows_of(x),
+            x.shape[-1],
+            eps,
+            offset,
+            torch.get_num_threads(),
+        )
         return y
 
-    def rotate(self, x: Tensor, positions: Tensor, cosines: Tensor, sines: Tensor, direction: float) -> Tensor:
+    def rotate(
+        self, x: Tensor, positions: Tensor, cosines: Tensor, sines: Tensor, direction: float
+    ) -> Tensor:
         """x: [N, heads, E], dense within a token. Returns the rotated heads, [N, heads, E] dense."""
         if x.stride()[1:] != (x.shape[2], 1):
             x = x.contiguous()
         y = torch.empty(x.shape, dtype=x.dtype)
-        self.library.rotate(x.data_ptr(), x.stride(0), y.data_ptr(), cosines.data_ptr(), sines.data_ptr(),
-                            positions.data_ptr(), *x.shape, direction)  # fmt: skip
+        self.library.rotate(
+            x.data_ptr(),
+            x.stride(0),
+            y.data_ptr(),
+            cosines.data_ptr(),
+            sines.data_ptr(),
+            positions.data_ptr(),
+            *x.shape,
+            direction,
+        )
         return y
 
     def gate(self, x: Tensor, is_gelu: bool) -> Tensor:
@@ -75,8 +94,15 @@ class CompiledOperations:
     def store(self, keys: Tensor, values: Tensor, cache: LayerCache, slots: Tensor) -> None:
         """keys: [N, K, E], values: [N, K, Ev] into slots [N] of the cache."""
         keys, values = self._given(keys), self._given(values)
-        self.library.store_keys_values(keys.data_ptr(), values.data_ptr(), cache.keys.data_ptr(), cache.values.data_ptr(),
-                                       slots.data_ptr(), *keys.shape, values.shape[-1])  # fmt: skip
+        self.library.store_keys_values(
+            keys.data_ptr(),
+            values.data_ptr(),
+            cache.keys.data_ptr(),
+            cache.values.data_ptr(),
+            slots.data_ptr(),
+            *keys.shape,
+            values.shape[-1],
+        )
 
     def attend(self, queries: Tensor, cache: LayerCache, rows: Rows, shape: AttentionShape) -> Tensor:
         """queries: [N, H, E]. Returns [N, H, Ev]."""
@@ -85,46 +111,69 @@ class CompiledOperations:
         kv_heads, value_width = cache.values.shape[1], cache.values.shape[3]
         out = torch.empty((num_tokens, num_heads, value_width), dtype=queries.dtype)
         failed = self.library.attend(
-            queries.data_ptr(), out.data_ptr(), cache.keys.data_ptr(), cache.values.data_ptr(), rows.tables.data_ptr(),
-            rows.row.data_ptr(), rows.visible.data_ptr(), num_tokens, num_heads, kv_heads, key_width, value_width,
-            rows.tables.shape[1], shape.window or 0, shape.scale, shape.softcap or 0.0, torch.get_num_threads(),
+            queries.data_ptr(), out.data_ptr(), cache.keys.data_ptr(), cache.values.data_ptr(),
+            rows.tables.data_ptr(), rows.row.data_ptr(), rows.visible.data_ptr(),
+            num_tokens, num_heads, kv_heads, key_width, value_width, rows.tables.shape[1],
+            shape.window or 0, shape.scale, shape.softcap or 0.0, torch.get_num_threads(),
         )  # fmt: skip
         if failed:
             raise MemoryError("no memory for the attention scores of one query block")
         return out
 
-    def categorical(self, logits: Tensor, inverse_temperatures: Tensor, uniforms: Tensor | None, tokens: Tensor | None
-                    ) -> Categorical:  # fmt: skip
-        """logits: [R, V] float32. Draws a token for each row, or scores the given ones. See kernels/categorical.c."""
-        assert logits.dtype == torch.float32 and logits.stride(1) == 1
+    def categorical(
+        self, logits: Tensor, inverse_temperatures: Tensor, uniforms: Tensor | None, tokens: Tensor | None
+    ) -> Categorical:
+        """logits: [R, V] float32. Draws a token for each row, or scores the given ones. See
+        kernels/categorical.c.
+        """
+        assert logits.dtype == inverse_temperatures.dtype == torch.float32 and logits.stride(1) == 1
+        assert inverse_temperatures.is_contiguous()
+        assert tokens is None or tokens.dtype == torch.int64
+        assert uniforms is None or (uniforms.dtype == torch.float64 and uniforms.is_contiguous())
         num_rows, vocabulary = logits.shape
         chosen = torch.empty(num_rows, dtype=torch.int64) if tokens is None else tokens.contiguous()
         logprobs, entropies = torch.empty(num_rows), torch.empty(num_rows)
         self.library.categorical(
             logits.data_ptr(), logits.stride(0), num_rows, vocabulary, inverse_temperatures.data_ptr(),
-            0 if uniforms is None else uniforms.data_ptr(), chosen.data_ptr(), logprobs.data_ptr(), entropies.data_ptr(),
-            tokens is not None, torch.get_num_threads(),
+            0 if uniforms is None else uniforms.data_ptr(), chosen.data_ptr(), logprobs.data_ptr(),
+            entropies.data_ptr(), tokens is not None, torch.get_num_threads(),
         )  # fmt: skip
         return Categorical(chosen, logprobs, entropies)
 
     def pack(self, weight: Tensor, into: Tensor | None = None) -> Tensor:
-        """weight: [outputs, inputs], bfloat16 or float32. Returns the layout that `product` reads, of the same type."""
+        """weight: [outputs, inputs], bfloat16 or float32. Returns the layout that `product` reads, of the
+        same type.
+        """
         outputs, inputs = weight.shape
         panel = 2 * self.lanes()
         size = (outputs + panel - 1) // panel * panel * inputs
         packed = torch.empty(size, dtype=weight.dtype) if into is None else into
         assert weight.is_contiguous() and packed.numel() == size and packed.dtype == weight.dtype
-        self.library.pack_weight(weight.data_ptr(), packed.data_ptr(), outputs, inputs, weight.dtype == torch.bfloat16,
-                                 torch.get_num_threads())  # fmt: skip
+        self.library.pack_weight(
+            weight.data_ptr(),
+            packed.data_ptr(),
+            outputs,
+            inputs,
+            weight.dtype == torch.bfloat16,
+            torch.get_num_threads(),
+        )
         return packed
 
     def product(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
         """x: [N, inputs] float32. Returns x W^T + b, [N, outputs] float32."""
         assert x.dtype == torch.float32 and x.is_contiguous()
         y = torch.empty((x.shape[0], outputs))
-        self.library.product(x.data_ptr(), packed.data_ptr(), 0 if bias is None else bias.data_ptr(), y.data_ptr(),
-                             x.shape[0], outputs, x.shape[1], packed.dtype == torch.bfloat16,
-                             torch.get_num_threads())  # fmt: skip
+        self.library.product(
+            x.data_ptr(),
+            packed.data_ptr(),
+            0 if bias is None else bias.data_ptr(),
+            y.data_ptr(),
+            x.shape[0],
+            outputs,
+            x.shape[1],
+            packed.dtype == torch.bfloat16,
+            torch.get_num_threads(),
+        )
         return y
 
     def lanes(self) -> int:

@@ -1,8 +1,9 @@
 """What a checkpoint's config.json asks of the decoder, or a refusal that names the key.
 
-Reads Llama 3.x (SmolLM too), Mistral, Qwen2/2.5, Qwen3 (dense), Gemma 2 and Gemma 3 (text), with RoPE either as `rope_theta` and
-`rope_scaling` or as `rope_parameters`. Seams for what is not built: attention kinds (MLA, sinks) would be a field of
-`LayerConfig`, a mixture of experts one beside `mlp_width`. Keys as transformers 5 writes and reads them.
+Reads Llama 3.x (SmolLM too), Mistral, Qwen2/2.5, Qwen3 (dense), Gemma 2 and Gemma 3 (text), with RoPE either
+as `rope_theta` and `rope_scaling` or as `rope_parameters`. Seams for what is not built: attention kinds (MLA,
+sinks) would be a field of `LayerConfig`, a mixture of experts one beside `mlp_width`. Keys as transformers 5
+writes and reads them.
 """
 
 from collections.abc import Mapping
@@ -19,22 +20,25 @@ _FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text")
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 _READ = frozenset(
     "model_type architectures vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads "
-    "num_key_value_heads head_dim max_position_embeddings rms_norm_eps hidden_act hidden_activation attention_bias mlp_bias "
-    "tie_word_embeddings rope_theta rope_scaling rope_parameters rope_local_base_freq sliding_window use_sliding_window "
-    "max_window_layers layer_types sliding_window_pattern query_pre_attn_scalar attn_logit_softcapping "
-    "final_logit_softcapping bos_token_id eos_token_id pad_token_id torch_dtype dtype partial_rotary_factor "
+    "num_key_value_heads head_dim max_position_embeddings rms_norm_eps hidden_act hidden_activation "
+    "attention_bias mlp_bias tie_word_embeddings rope_theta rope_scaling rope_parameters "
+    "rope_local_base_freq sliding_window use_sliding_window max_window_layers layer_types "
+    "sliding_window_pattern query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping "
+    "bos_token_id eos_token_id pad_token_id torch_dtype dtype partial_rotary_factor "
     "use_bidirectional_attention quantization_config num_experts num_local_experts".split()
 )
 # Keys that never change what a forward pass in evaluation computes: training, generation and bookkeeping.
 _HARMLESS = frozenset(
-    "transformers_version use_cache initializer_range attention_dropout pretraining_tp cache_implementation id2label label2id "
-    "num_labels problem_type is_decoder is_encoder_decoder add_cross_attention output_attentions output_hidden_states "
-    "return_dict chunk_size_feed_forward cross_attention_hidden_size task_specific_params finetuning_task tokenizer_class "
-    "prefix decoder_start_token_id sep_token_id begin_suppress_tokens suppress_tokens min_length max_length do_sample "
-    "temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size "
-    "bad_words_ids num_return_sequences output_scores return_dict_in_generate forced_bos_token_id forced_eos_token_id "
-    "remove_invalid_values exponential_decay_length_penalty num_beams num_beam_groups diversity_penalty early_stopping "
-    "pruned_heads torchscript tf_legacy_loss use_bfloat16 mlp_dropout hidden_dropout embedding_dropout is_llama_config "
+    "transformers_version use_cache initializer_range attention_dropout pretraining_tp cache_implementation "
+    "id2label label2id num_labels problem_type is_decoder is_encoder_decoder add_cross_attention "
+    "output_attentions output_hidden_states return_dict chunk_size_feed_forward cross_attention_hidden_size "
+    "task_specific_params finetuning_task tokenizer_class prefix decoder_start_token_id sep_token_id "
+    "begin_suppress_tokens suppress_tokens min_length max_length do_sample temperature top_k top_p typical_p "
+    "repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids "
+    "num_return_sequences output_scores return_dict_in_generate forced_bos_token_id forced_eos_token_id "
+    "remove_invalid_values exponential_decay_length_penalty num_beams num_beam_groups diversity_penalty "
+    "early_stopping pruned_heads torchscript tf_legacy_loss use_bfloat16 mlp_dropout hidden_dropout "
+    "embedding_dropout is_llama_config "
     "rope_interleaved transformers.js_config unsloth_fixed unsloth_version auto_map name_or_path".split()
 )
 
@@ -61,7 +65,9 @@ class ModelConfig:
     max_context: int  # positions
     norm_eps: float
     norm_offset: float  # 1: the norm multiplies by 1 + weight (Gemma)
-    has_sandwich_norms: bool  # a norm after attention and after the MLP as well, before the residual is added (Gemma)
+    has_sandwich_norms: (
+        bool  # a norm after attention and after the MLP as well, before the residual is added (Gemma)
+    )
     has_qk_norm: bool  # queries and keys are normed by head before RoPE
     has_qkv_bias: bool
     has_output_bias: bool
@@ -86,13 +92,13 @@ class ModelConfig:
     def from_json(cls, raw: Raw) -> "ModelConfig":
         """Read the content of config.json.
 
-        Raises Unsupported for an architecture or a key that changes the computation and is not honoured, BadFile for a key that
-        is missing or contradicts another.
+        Raises Unsupported for an architecture or a key that changes the computation and is not honoured,
+        BadFile for a key that is missing or contradicts another.
         """
         if "text_config" in raw and raw.get("model_type") == "gemma3":
             raise Unsupported(
-                "this checkpoint is a Gemma 3 with images (model_type 'gemma3'); only text decoders are read: use a checkpoint "
-                "with model_type 'gemma3_text'"
+                "this checkpoint is a Gemma 3 with images (model_type 'gemma3'); only text decoders are "
+                "read: use a checkpoint with model_type 'gemma3_text'"
             )
         family = str(raw.get("model_type"))
         if family not in _FAMILIES:
@@ -103,7 +109,9 @@ class ModelConfig:
         kv_heads = _count(raw, "num_key_value_heads", num_heads)
         head_width = _count(raw, "head_dim", 256 if is_gemma else width // num_heads)
         if num_heads % kv_heads:
-            raise BadFile(f"config.json: {num_heads} attention heads cannot share {kv_heads} key/value heads evenly")
+            raise BadFile(
+                f"config.json: {num_heads} attention heads cannot share {kv_heads} key/value heads evenly"
+            )
         bias = bool(raw.get("attention_bias", False))
         scale_base = float(raw.get("query_pre_attn_scalar", 256)) if is_gemma else float(head_width)
         return cls(
@@ -140,8 +148,8 @@ def _refuse_unknown_keys(raw: Raw) -> None:
         if key in _READ or key in _HARMLESS or key.startswith("_") or not value:
             continue
         raise Unsupported(
-            f"config.json has {key!r} = {value!r}, which is not known here and may change what the model computes; remove the "
-            "key if you know that it does not"
+            f"config.json has {key!r} = {value!r}, which is not known here and may change what the model "
+            "computes; remove the key if you know that it does not"
         )
     for key in ("quantization_config", "num_experts", "num_local_experts", "use_bidirectional_attention"):
         if raw.get(key):
@@ -180,7 +188,9 @@ def _read_layers(raw: Raw, family: str, head_width: int) -> tuple[LayerConfig, .
     kinds = _layer_kinds(raw, family)
     window = raw.get("sliding_window")
     if "sliding_attention" in kinds and not (isinstance(window, int) and window > 0):
-        raise BadFile(f"config.json: layers with sliding attention need a positive 'sliding_window', found {window!r}")
+        raise BadFile(
+            f"config.json: layers with sliding attention need a positive 'sliding_window', found {window!r}"
+        )
     ropes = {kind: read_rope(raw, kind, family, head_width) for kind in set(kinds)}
     return tuple(LayerConfig(window if kind == "sliding_attention" else None, ropes[kind]) for kind in kinds)
 
@@ -204,7 +214,11 @@ def _kind_by_rule(raw: Raw, family: str, index: int) -> str:
     if family == "mistral":
         is_sliding = window is not None
     elif family in ("qwen2", "qwen3"):
-        is_sliding = bool(raw.get("use_sliding_window")) and window is not None and index >= raw.get("max_window_layers", 28)
+        is_sliding = (
+            bool(raw.get("use_sliding_window"))
+            and window is not None
+            and index >= raw.get("max_window_layers", 28)
+        )
     elif family in ("gemma2", "gemma3_text"):
         pattern = raw.get("sliding_window_pattern") or (2 if family == "gemma2" else 6)
         is_sliding = (index + 1) % pattern != 0

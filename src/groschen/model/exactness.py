@@ -1,8 +1,10 @@
-"""Does a row keep its bits whatever runs beside it? A probe of one or two seconds, for `groschen doctor` and run manifests.
+"""Does a row keep its bits whatever runs beside it? A probe of one or two seconds, for `groschen doctor` and
+run manifests.
 
-Each operation is run on all rows at once and again in other company: alone, in odd numbers, in chunks, after a prefix. Then a
-small model is trained forward, prefilled in chunks and decoded, and its hidden states and log probabilities are compared bit by
-bit. It is a property of kernels on this machine, found by looking; only the compiled product is exact by definition.
+Each operation is run on all rows at once and again in other company: alone, in odd numbers, in chunks, after
+a prefix. Then a small model is trained forward, prefilled in chunks and decoded, and its hidden states and
+log probabilities are compared bit by bit. It is a property of kernels on this machine, found by looking; only
+the compiled product is exact by definition.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,12 +20,14 @@ from groschen.model.operations import Kit, kit_for
 from groschen.model.shapes import AttentionShape
 from groschen.model.transformer import Transformer
 
-_SHAPES = ((896, 1152), (896, 896), (896, 9728), (4864, 896), (2048, 512))  # inputs, outputs: Qwen 2.5 0.5B, Llama 3.2 1B
+# inputs, outputs: Qwen 2.5 0.5B, Llama 3.2 1B
+_SHAPES = ((896, 1152), (896, 896), (896, 9728), (4864, 896), (2048, 512))
 _COUNTS = (1, 2, 3, 5, 17, 64, 100)
 _NUM_TOKENS = 150
 _SMALL = {
-    "model_type": "qwen2", "vocab_size": 1024, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 2,
-    "num_attention_heads": 8, "num_key_value_heads": 2, "max_position_embeddings": 256,
+    "model_type": "qwen2", "vocab_size": 1024, "hidden_size": 256, "intermediate_size": 704,
+    "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
 }  # fmt: skip
 
 
@@ -38,7 +42,9 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class ExactnessReport:
-    """What the probe found. `first_inexact` names the first operation that differed, in the order of a forward pass."""
+    """What the probe found. `first_inexact` names the first operation that differed, in the order of a
+    forward pass.
+    """
 
     exact: bool
     first_inexact: str | None
@@ -53,9 +59,13 @@ def probe(dtype: torch.dtype = torch.bfloat16, device: torch.device | None = Non
     kit = kit_for(device, dtype)
     with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
-        checks = tuple(check(kit, dtype, device) for check in (_products, _norms, _gates, _attention, _draws, _model))
+        checks = tuple(
+            check(kit, dtype, device) for check in (_products, _norms, _gates, _attention, _draws, _model)
+        )
     differing = [check.operation for check in checks if check.num_differing]
-    return ExactnessReport(not differing, differing[0] if differing else None, kit.operations.name, kit.product.name, checks)
+    return ExactnessReport(
+        not differing, differing[0] if differing else None, kit.operations.name, kit.product.name, checks
+    )
 
 
 def _compare(whole: Tensor, parts: Iterator[tuple[int, Tensor]]) -> tuple[int, int]:
@@ -82,7 +92,7 @@ def _products(kit: Kit, dtype: torch.dtype, device: torch.device) -> Check:
 
 
 def _norms(kit: Kit, dtype: torch.dtype, device: torch.device) -> Check:
-    weight = torch.randn(896, device=device).to(dtype)
+    weight = torch.randn(896, device=device).to(dtype).to(kit.operations.activation_dtype)
     x = torch.randn(128, 896, device=device).to(kit.operations.activation_dtype)
     return Check("rms_norm", *_by_counts(lambda rows: kit.operations.rms_norm(rows, weight, 1e-6, 0.0), x))
 
@@ -97,13 +107,16 @@ def _attention(kit: Kit, dtype: torch.dtype, device: torch.device) -> Check:
     model = Transformer(ModelConfig.from_json({**_SMALL, "num_hidden_layers": 1}), dtype, device)
     cache, rows = model.new_cache(10).layer(0), Rows.of_sequences([_NUM_TOKENS], device)
     queries, keys, values = (
-        torch.randn(_NUM_TOKENS, heads, 32, device=device).to(kit.operations.activation_dtype) for heads in (8, 2, 2)
+        torch.randn(_NUM_TOKENS, heads, 32, device=device).to(kit.operations.activation_dtype)
+        for heads in (8, 2, 2)
     )
     kit.operations.store(keys, values, cache, rows.slots)
     shape = AttentionShape(32**-0.5)
 
     def part(first: int, last: int) -> tuple[int, Tensor]:
-        return first, kit.operations.attend(queries[first:last].clone(), cache, _span(rows, first, last), shape)
+        return first, kit.operations.attend(
+            queries[first:last].clone(), cache, _span(rows, first, last), shape
+        )
 
     whole = kit.operations.attend(queries, cache, rows, shape)
     spans = [*pairwise([*range(0, _NUM_TOKENS, 37), _NUM_TOKENS]), *pairwise(range(100, _NUM_TOKENS + 1))]
@@ -125,13 +138,17 @@ def _draws(kit: Kit, dtype: torch.dtype, device: torch.device) -> Check:
     differing = int((scored.logprobs != together.logprobs).sum())
     for i in range(0, 64, 9):
         one = slice(i, i + 1)
-        alone = kit.operations.categorical(logits[one].clone(), inverses[one].clone(), uniforms[one].clone(), None)
+        alone = kit.operations.categorical(
+            logits[one].clone(), inverses[one].clone(), uniforms[one].clone(), None
+        )
         differing += int((alone.tokens != together.tokens[one]) | (alone.logprobs != together.logprobs[one]))
     return Check("draw", 64 + len(range(0, 64, 9)), differing)
 
 
 def _model(kit: Kit, dtype: torch.dtype, device: torch.device) -> Check:
-    """Logits of a small model: three rows as in training, against chunks and against decoding in ragged company."""
+    """Logits of a small model: three rows as in training, against chunks and against decoding in ragged
+    company.
+    """
     model = Transformer(ModelConfig.from_json(_SMALL), dtype, device)
     for parameter in model.parameters():
         parameter.normal_(0, 1.0 if parameter.dim() == 1 else parameter.shape[1] ** -0.5)
@@ -148,7 +165,9 @@ def _model(kit: Kit, dtype: torch.dtype, device: torch.device) -> Check:
         return model.logits(model(token_ids[at], part, cache))
 
     compared = differing = 0
-    for start, length in zip(starts, lengths, strict=True):  # prefill all but the last ten tokens, in chunks of 13
+    for start, length in zip(
+        starts, lengths, strict=True
+    ):  # prefill all but the last ten tokens, in chunks of 13
         spans = pairwise([*range(start, start + length - 10, 13), start + length - 10])
         counts = _compare(whole, ((first, run(list(range(first, last)), 0)) for first, last in spans))
         compared, differing = compared + counts[0], differing + counts[1]

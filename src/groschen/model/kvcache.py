@@ -1,7 +1,8 @@
 """Where keys and values lie: blocks of 16 positions that rows share and borrow.
 
-One layout serves training, prefill and decode, on CPU and GPU. Knows no scheduling: which block belongs to whom is decided in
-`engine/blocks.py` (for a training batch, by `Rows.of_sequences`). Paged caches: vLLM, arXiv 2309.06180.
+One layout serves training, prefill and decode, on CPU and GPU. Knows no scheduling: which block belongs to
+whom is decided in `engine/blocks.py` (for a training batch, by `Rows.of_sequences`). Paged caches: vLLM,
+arXiv 2309.06180.
 """
 
 import mmap
@@ -31,7 +32,9 @@ class KeyValueCache:
     On a CPU the memory is mapped and becomes resident only where it is written.
     """
 
-    def __init__(self, config: ModelConfig, num_blocks: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, config: ModelConfig, num_blocks: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         self.num_blocks = num_blocks
         shape = (config.num_layers, num_blocks, config.num_kv_heads, KEYS_PER_BLOCK * config.head_width)
         keys, values = (_zeros(shape, dtype, device) for _ in range(2))
@@ -45,7 +48,10 @@ class KeyValueCache:
         return self._layers[index]
 
     def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """Copy whole blocks in every layer: a sequence that leaves a shared, half-filled block needs its own."""
+        """Copy whole blocks in every layer.
+
+        A sequence that leaves a shared, half-filled block needs its own.
+        """
         if sources:
             self._keys[:, list(targets)] = self._keys[:, list(sources)]
             self._values[:, list(targets)] = self._values[:, list(sources)]
@@ -53,15 +59,18 @@ class KeyValueCache:
     @staticmethod
     def bytes_per_block(config: ModelConfig, dtype: torch.dtype) -> int:
         """Bytes of one block over all layers, keys and values."""
-        return 2 * config.num_layers * config.num_kv_heads * config.head_width * KEYS_PER_BLOCK * dtype.itemsize
+        return (
+            2 * config.num_layers * config.num_kv_heads * config.head_width * KEYS_PER_BLOCK * dtype.itemsize
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Which sequence each of N flat tokens belongs to, and where its keys and values go.
 
-    positions, slots: [N] int64; row, visible: [N] int32; tables: [R, blocks] int32, the block of each 16 positions of a row.
-    slots[n] = 16 * block + place. visible[n] = positions[n] + 1: a token sees itself and everything before it.
+    positions, slots: [N] int64; row, visible: [N] int32; tables: [R, blocks] int32, the block of each 16
+    positions of a row. slots[n] = 16 * block + place. visible[n] = positions[n] + 1: a token sees itself and
+    everything before it.
     """
 
     positions: Tensor
@@ -72,14 +81,18 @@ class Rows:
     num_single: int = 0  # so many tokens at the front are alone in their rows (decode)
 
     def runs(self) -> list[tuple[int, int]]:
-        """First token and the one after the last, of each stretch of tokens of one row, without the single ones."""
+        """First token and the one after the last, of each stretch of tokens of one row, without the single
+        ones.
+        """
         row = self.row.tolist()
         starts = [i for i in range(self.num_single, len(row)) if i == self.num_single or row[i] != row[i - 1]]
         return list(pairwise([*starts, len(row)]))
 
     @classmethod
     def at(cls, row: Tensor, positions: Tensor, tables: Tensor, *, num_single: int = 0) -> "Rows":
-        """Rows for tokens at the given positions. row: [N] int32, positions: [N] int64, tables: [R, blocks] int32."""
+        """Rows for tokens at the given positions. row: [N] int32, positions: [N] int64, tables: [R, blocks]
+        int32.
+        """
         blocks = tables[row.long(), positions // KEYS_PER_BLOCK].long()
         slots = blocks * KEYS_PER_BLOCK + positions % KEYS_PER_BLOCK
         return cls(positions, slots, row, (positions + 1).int(), tables, num_single)
@@ -92,7 +105,9 @@ class Rows:
         tables = torch.zeros(len(lengths), max(blocks), dtype=torch.int32)
         for index, count in enumerate(blocks):
             tables[index, :count] = torch.arange(count, dtype=torch.int32) + int(firsts[index])
-        row = torch.repeat_interleave(torch.arange(len(lengths), dtype=torch.int32), torch.tensor(list(lengths)))
+        row = torch.repeat_interleave(
+            torch.arange(len(lengths), dtype=torch.int32), torch.tensor(list(lengths))
+        )
         positions = torch.cat([torch.arange(length) for length in lengths])
         return cls.at(row.to(device), positions.to(device), tables.to(device))
 
@@ -103,4 +118,6 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     count = 1
     for size in shape:
         count *= size
-    return torch.frombuffer(mmap.mmap(-1, max(count, 1) * dtype.itemsize), dtype=dtype, count=count).view(shape)
+    return torch.frombuffer(mmap.mmap(-1, max(count, 1) * dtype.itemsize), dtype=dtype, count=count).view(
+        shape
+    )

@@ -11,10 +11,14 @@ from groschen.model.transformer import Transformer
 _SPARE_BYTES = 300_000_000  # for Python, torch and one tensor on its way
 
 
-def load_model(source: str | Checkpoint, dtype: torch.dtype = torch.bfloat16, device: torch.device | None = None) -> Transformer:
-    """The decoder of a folder, a .gguf file or a hub id, with its weights packed for the products of `device`.
+def load_model(
+    source: str | Checkpoint, dtype: torch.dtype = torch.bfloat16, device: torch.device | None = None
+) -> Transformer:
+    """The decoder of a folder, a .gguf file or a hub id, with its weights packed for the products of
+    `device`.
 
-    dtype: of the weights, bfloat16 or float32. Raises BadFile, Unsupported, or DoesNotFit if the memory is too small.
+    dtype: of the weights, bfloat16 or float32. Raises BadFile, Unsupported, or DoesNotFit if the memory is
+    too small.
     """
     device = device or torch.device("cpu")
     checkpoint = open_checkpoint(source) if isinstance(source, str) else source
@@ -26,7 +30,9 @@ def load_model(source: str | Checkpoint, dtype: torch.dtype = torch.bfloat16, de
     return model.requires_grad_(False)
 
 
-def check_memory(checkpoint: Checkpoint, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
+def check_memory(
+    checkpoint: Checkpoint, config: ModelConfig, dtype: torch.dtype, device: torch.device
+) -> None:
     """Raises DoesNotFit if the weights and their packed copy are more than the free memory of the device."""
     numbers = sum(torch.Size(shape).numel() for shape in checkpoint.names().values())
     embedding = config.vocab_size * config.width
@@ -36,7 +42,7 @@ def check_memory(checkpoint: Checkpoint, config: ModelConfig, dtype: torch.dtype
     free = machine.free_memory_bytes(device)
     if needed > free:
         raise DoesNotFit(
-            f"{checkpoint.source} has {numbers / 1e6:,.0f} million parameters and needs {needed / 1e9:.1f} GB as "
-            f"{str(dtype).removeprefix('torch.')} with its packed copy, {free / 1e9:.1f} GB are free; close other programs or use "
-            "a smaller model"
+            f"{checkpoint.source} has {numbers / 1e6:,.0f} million parameters and needs {needed / 1e9:.1f} "
+            f"GB as {str(dtype).removeprefix('torch.')} with its packed copy, {free / 1e9:.1f} GB are free; "
+            "close other programs or use a smaller model"
         )

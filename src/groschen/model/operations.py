@@ -1,11 +1,12 @@
 """Which operations and which product a device runs, and their gradients.
 
-The forward of training is the forward of the engine: the same method of the same object is called, and only when a gradient is
-wanted is it wrapped in an autograd function whose backward is written here once, in torch, in float32.
+The forward of training is the forward of the engine: the same method of the same object is called, and only
+when a gradient is wanted is it wrapped in an autograd function whose backward is written here once, in torch,
+in float32.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,16 +24,35 @@ from groschen.model.shapes import AttentionShape, Categorical
 class Operations(Protocol):
     """What `compiled.py` and `portable.py` both offer."""
 
-    name: str
-    activation_dtype: torch.dtype
+    @property
+    def name(self) -> str:
+        """The word that reports use."""
 
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor: ...
-    def rotate(self, x: Tensor, positions: Tensor, cosines: Tensor, sines: Tensor, direction: float) -> Tensor: ...
-    def gate(self, x: Tensor, is_gelu: bool) -> Tensor: ...
-    def store(self, keys: Tensor, values: Tensor, cache: LayerCache, slots: Tensor) -> None: ...
-    def attend(self, queries: Tensor, cache: LayerCache, rows: Rows, shape: AttentionShape) -> Tensor: ...
-    def categorical(self, logits: Tensor, inverse_temperatures: Tensor, uniforms: Tensor | None, tokens: Tensor | None
-                    ) -> Categorical: ...  # fmt: skip
+    @property
+    def activation_dtype(self) -> torch.dtype:
+        """The type of every x below."""
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
+        """x: [..., width]; weight: [width] of x's type. Returns x / rms(x) * (offset + weight)."""
+
+    def rotate(
+        self, x: Tensor, positions: Tensor, cosines: Tensor, sines: Tensor, direction: float
+    ) -> Tensor:
+        """x: [N, heads, E]; direction: 1 forward, -1 for the gradient. Returns [N, heads, E]."""
+
+    def gate(self, x: Tensor, is_gelu: bool) -> Tensor:
+        """x: [N, 2 F], gate first. Returns activate(gate) * up, [N, F]."""
+
+    def store(self, keys: Tensor, values: Tensor, cache: LayerCache, slots: Tensor) -> None:
+        """keys: [N, K, E], values: [N, K, Ev] into slots [N] of the cache."""
+
+    def attend(self, queries: Tensor, cache: LayerCache, rows: Rows, shape: AttentionShape) -> Tensor:
+        """queries: [N, H, E]. Returns [N, H, Ev]."""
+
+    def categorical(
+        self, logits: Tensor, inverse_temperatures: Tensor, uniforms: Tensor | None, tokens: Tensor | None
+    ) -> Categorical:
+        """logits: [R, V] float32. Draws a token for each row, or scores the given ones."""
 
 
 @dataclass(frozen=True)
@@ -52,65 +72,93 @@ def kit_for(device: torch.device, weight_dtype: torch.dtype) -> Kit:
     activation_dtype = torch.bfloat16 if is_native else torch.float32
     built = library(is_bf16=is_native)
     if built.library is None:
-        product: Product = OneDnnProduct() if is_native else WidenedProduct() if machine.has_onednn() else PlainProduct()
+        product: Product = (
+            OneDnnProduct() if is_native else WidenedProduct() if machine.has_onednn() else PlainProduct()
+        )
         return Kit(PortableOperations(activation_dtype), product, built.why_not)
     compiled = CompiledOperations(built.library, activation_dtype)
     return Kit(compiled, OneDnnProduct() if is_native else CompiledProduct(compiled))
+
+
+def _apply(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
+    """`apply`, which torch leaves untyped."""
+    out: Tensor = function.apply(*inputs)  # type: ignore[no-untyped-call]
+    return out
 
 
 def _wants_gradient(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def multiply(product: Product, x: Tensor, weight: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+class Packed(NamedTuple):
+    """What the products of a layer read, made from its parameters whenever these have changed."""
+
+    weight: Tensor  # in the product's own layout
+    bias: Tensor | None  # [outputs], of the activations' type
+
+
+def multiply(product: Product, x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> Tensor:
     """x: [N, inputs], weight: [outputs, inputs]. Returns [N, outputs] of x's type."""
     if _wants_gradient(x, weight, bias):
-        return _Multiply.apply(x, weight, bias, product, packed)  # type: ignore[no-any-return, no-untyped-call]
-    return product.multiply(x, packed, weight.shape[0], bias)
+        return _apply(_Multiply, x, weight, bias, product, packed)
+    return product.multiply(x, packed.weight, weight.shape[0], packed.bias)
 
 
-def rms_norm(operations: Operations, x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
-    """x: [..., width]. Returns x / rms(x) * (offset + weight); RMSNorm, arXiv 1910.07467."""
+def rms_norm(
+    operations: Operations, x: Tensor, weight: Tensor, scale: Tensor, eps: float, offset: float
+) -> Tensor:
+    """x: [..., width]; scale: the weight in x's type. Returns x / rms(x) * (offset + weight); RMSNorm, arXiv
+    1910.07467.
+    """
     if _wants_gradient(x, weight):
-        return _RmsNorm.apply(x, weight, operations, eps, offset)  # type: ignore[no-any-return, no-untyped-call]
-    return operations.rms_norm(x, weight, eps, offset)
+        return _apply(_RmsNorm, x, weight, scale, operations, eps, offset)
+    return operations.rms_norm(x, scale, eps, offset)
 
 
 def rotate(operations: Operations, x: Tensor, positions: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """x: [N, heads, E]. Returns the rotated heads."""
     if _wants_gradient(x):
-        return _Rotate.apply(x, operations, positions, cosines, sines)  # type: ignore[no-any-return, no-untyped-call]
+        return _apply(_Rotate, x, operations, positions, cosines, sines)
     return operations.rotate(x, positions, cosines, sines, 1.0)
 
 
 def gate(operations: Operations, x: Tensor, is_gelu: bool) -> Tensor:
     """x: [N, 2 F]. Returns activate(gate) * up; GLU variants, arXiv 2002.05202."""
     if _wants_gradient(x):
-        return _Gate.apply(x, operations, is_gelu)  # type: ignore[no-any-return, no-untyped-call]
+        return _apply(_Gate, x, operations, is_gelu)
     return operations.gate(x, is_gelu)
 
 
-def attend(operations: Operations, queries: Tensor, keys: Tensor, values: Tensor, cache: LayerCache, rows: Rows,
-           shape: AttentionShape) -> Tensor:  # fmt: skip
+def attend(
+    operations: Operations,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    cache: LayerCache,
+    rows: Rows,
+    shape: AttentionShape,
+) -> Tensor:
     """Store keys [N, K, E] and values [N, K, Ev], then attend with queries [N, H, E]. Returns [N, H, Ev].
 
     A gradient reaches only the keys and values given here: for training, the whole rows are.
     """
     if _wants_gradient(queries, keys, values):
-        return _Attend.apply(queries, keys, values, operations, cache, rows, shape)  # type: ignore[no-any-return, no-untyped-call]
+        return _apply(_Attend, queries, keys, values, operations, cache, rows, shape)
     operations.store(keys, values, cache, rows.slots)
     return operations.attend(queries, cache, rows, shape)
 
 
 class _Multiply(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, product: Product, packed: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, product: Product, packed: Packed
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
-        return product.multiply(x, packed, weight.shape[0], bias)
+        return product.multiply(x, packed.weight, weight.shape[0], packed.bias)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad_x = grad @ weight.to(grad.dtype) if ctx.needs_input_grad[0] else None
         grad_weight = (grad.t() @ x).to(weight.dtype) if ctx.needs_input_grad[1] else None
@@ -120,13 +168,15 @@ class _Multiply(torch.autograd.Function):
 
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, operations: Operations, eps: float, offset: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, operations: Operations, eps: float, offset: float
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.eps, ctx.offset = eps, offset
-        return operations.rms_norm(x, weight, eps, offset)
+        return operations.rms_norm(x, scale, eps, offset)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         wide, grad = x.float(), grad.float()
         inverse = torch.rsqrt(wide.square().mean(-1, keepdim=True) + ctx.eps)
@@ -134,18 +184,20 @@ class _RmsNorm(torch.autograd.Function):
         scaled = grad * (ctx.offset + weight.float())
         grad_x = inverse * (scaled - normed * (scaled * normed).mean(-1, keepdim=True))
         grad_weight = (grad * normed).flatten(0, -2).sum(0).to(weight.dtype)
-        return grad_x.to(x.dtype), grad_weight, None, None, None
+        return grad_x.to(x.dtype), grad_weight, None, None, None, None
 
 
 class _Rotate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, operations: Operations, positions: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, operations: Operations, positions: Tensor, cosines: Tensor, sines: Tensor
+    ) -> Tensor:
         ctx.operations = operations
         ctx.save_for_backward(positions, cosines, sines)
         return operations.rotate(x, positions, cosines, sines, 1.0)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return ctx.operations.rotate(grad.contiguous(), *ctx.saved_tensors, -1.0), None, None, None, None
 
 
@@ -157,10 +209,11 @@ class _Gate(torch.autograd.Function):
         return operations.gate(x, is_gelu)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         gate, up = x.float().chunk(2, -1)
-        # Both are gate * sigmoid(inner(gate)): inner is gate for SiLU, 2 sqrt(2/pi) (g + 0.044715 g^3) for GELU's tanh form.
+        # Both are gate * sigmoid(inner(gate)): inner is gate for SiLU, 2 sqrt(2/pi) (g + 0.044715 g^3) for
+        # GELU's tanh form.
         inner = 1.5957691216 * (gate + 0.044715 * gate**3) if ctx.is_gelu else gate
         slope = 1.5957691216 * (1 + 0.134145 * gate.square()) if ctx.is_gelu else 1.0
         share = inner.sigmoid()
@@ -171,17 +224,26 @@ class _Gate(torch.autograd.Function):
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, operations: Operations, cache: LayerCache, rows: Rows,
-                shape: AttentionShape) -> Tensor:  # fmt: skip
+    def forward(
+        ctx: Any,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        operations: Operations,
+        cache: LayerCache,
+        rows: Rows,
+        shape: AttentionShape,
+    ) -> Tensor:
         ctx.save_for_backward(queries, keys, values)
         ctx.rows, ctx.shape = rows, shape
         operations.store(keys.detach(), values.detach(), cache, rows.slots)
         return operations.attend(queries, cache, rows, shape)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        gradients = attention_gradient.backward(*ctx.saved_tensors, grad, ctx.rows, ctx.shape)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        queries, keys, values = ctx.saved_tensors
+        gradients = attention_gradient.backward(queries, keys, values, grad, ctx.rows, ctx.shape)
         return *gradients, None, None, None, None
 
 
-__all__ = ["Kit", "Operations", "attend", "gate", "kit_for", "multiply", "rms_norm", "rotate"]
+__all__ = ["Kit", "Operations", "Packed", "attend", "gate", "kit_for", "multiply", "rms_norm", "rotate"]

@@ -1,8 +1,10 @@
-"""The operations of a model in plain torch: on GPUs, on CPUs without a C compiler, and as the oracle of the compiled ones.
+"""The operations of a model in plain torch: on GPUs, on CPUs without a C compiler, and as the oracle of the
+compiled ones.
 
-The same methods as `compiled.py`, each row computed on its own so that a row's bits do not depend on its neighbours as far as the
-kernels of the device allow; `exactness.py` probes how far that is. Attention is folded by hand (queries of one key/value head
-are rows of one product), because fused kernels change their order of additions with the shape of the batch.
+The same methods as `compiled.py`, each row computed on its own so that a row's bits do not depend on its
+neighbours as far as the kernels of the device allow; `exactness.py` probes how far that is. Attention is
+folded by hand (queries of one key/value head are rows of one product), because fused kernels change their
+order of additions with the shape of the batch.
 """
 
 from dataclasses import dataclass
@@ -31,9 +33,11 @@ class PortableOperations:
         quotient = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
         if offset:
             return (quotient * (offset + weight.float())).to(x.dtype)
-        return quotient.to(x.dtype) * weight.to(x.dtype)
+        return quotient.to(x.dtype) * weight
 
-    def rotate(self, x: Tensor, positions: Tensor, cosines: Tensor, sines: Tensor, direction: float) -> Tensor:
+    def rotate(
+        self, x: Tensor, positions: Tensor, cosines: Tensor, sines: Tensor, direction: float
+    ) -> Tensor:
         """x: [N, heads, E]. Returns the rotated heads, [N, heads, E]."""
         cosine, sine = cosines[positions][:, None], direction * sines[positions][:, None]
         a, b = x.float().chunk(2, -1)
@@ -59,21 +63,31 @@ class PortableOperations:
         single = slice(0, rows.num_single)
         if rows.num_single:
             tables = rows.tables[rows.row[single].long()]
-            out[single] = self._attend(queries[single, None], cache, tables, rows.visible[single, None], shape)[:, 0]
+            seen = rows.visible[single, None]
+            out[single] = self._attend(queries[single, None], cache, tables, seen, shape)[:, 0]
         for first, last in rows.runs():
             table = rows.tables[rows.row[first].long()][None]
             for start in range(first, last, _QUERIES_AT_ONCE):
                 part = slice(start, min(start + _QUERIES_AT_ONCE, last))
-                out[part] = self._attend(queries[None, part], cache, table, rows.visible[None, part], shape)[0]
+                seen = rows.visible[None, part]
+                out[part] = self._attend(queries[None, part], cache, table, seen, shape)[0]
         return out
 
-    def _attend(self, queries: Tensor, cache: LayerCache, tables: Tensor, visible: Tensor, shape: AttentionShape) -> Tensor:
+    def _attend(
+        self, queries: Tensor, cache: LayerCache, tables: Tensor, visible: Tensor, shape: AttentionShape
+    ) -> Tensor:
         """queries: [B, T, H, E]; tables: [B, blocks]; visible: [B, T]. Returns [B, T, H, Ev]."""
         num_rows, num_queries, num_heads, width = queries.shape
         kv_heads = cache.keys.shape[1]
-        used = tables if torch.cuda.is_available() and tables.is_cuda else tables[:, : -(-int(visible.max()) // KEYS_PER_BLOCK)]
-        keys = cache.keys[used.long()].permute(0, 2, 3, 1, 4).reshape(num_rows, kv_heads, width, -1)  # [B, K, E, S]
-        values = cache.values[used.long()].permute(0, 2, 1, 3, 4).reshape(num_rows, kv_heads, keys.shape[3], -1)
+        # On a GPU nobody waits to learn the longest row, and a captured graph could not: the caller cuts the
+        # table.
+        used = tables if tables.is_cuda else tables[:, : -(-int(visible.max()) // KEYS_PER_BLOCK)]
+        keys = (
+            cache.keys[used.long()].permute(0, 2, 3, 1, 4).reshape(num_rows, kv_heads, width, -1)
+        )  # [B, K, E, S]
+        values = (
+            cache.values[used.long()].permute(0, 2, 1, 3, 4).reshape(num_rows, kv_heads, keys.shape[3], -1)
+        )
         group = num_heads // kv_heads
         folded = queries.view(num_rows, num_queries, kv_heads, group, width).permute(0, 2, 1, 3, 4)
         folded = folded.reshape(num_rows, kv_heads, num_queries * group, width)
@@ -93,20 +107,37 @@ class PortableOperations:
         mixed = (weights @ values)[:, :, :count].view(num_rows, kv_heads, num_queries, group, -1)
         return mixed.permute(0, 2, 1, 3, 4).reshape(num_rows, num_queries, num_heads, -1)
 
-    def categorical(self, logits: Tensor, inverse_temperatures: Tensor, uniforms: Tensor | None, tokens: Tensor | None
-                    ) -> Categorical:  # fmt: skip
-        """logits: [R, V] float32. Draws a token for each row by the inverse distribution function, or scores the given ones."""
+    def categorical(
+        self, logits: Tensor, inverse_temperatures: Tensor, uniforms: Tensor | None, tokens: Tensor | None
+    ) -> Categorical:
+        """logits: [R, V] float32. Draws a token for each row by the inverse distribution function, or scores.
+
+        Sums are running sums in float64: torch's log_softmax adds floats up in floats (1e-5 off at 152 k
+        words) and its sum splits a lone row among threads. A lone row is computed twice: CUDA has another
+        kernel there.
+        """
+        if len(logits) == 1:
+            uniforms = None if uniforms is None else uniforms.expand(2)
+            tokens = None if tokens is None else tokens.expand(2)
+            twice = self.categorical(logits.expand(2, -1), inverse_temperatures.expand(2), uniforms, tokens)
+            return Categorical(*(each[:1] for each in twice))
         is_greedy = inverse_temperatures <= 0
-        scaled = logits * torch.where(is_greedy, 1.0, inverse_temperatures)[:, None]
-        logs = scaled.log_softmax(-1)
-        weights = logs.exp()
+        scale = torch.where(is_greedy, 1.0, inverse_temperatures)
+        top = logits.amax(-1, keepdim=True)
+        below = (logits - top) * scale[:, None]
+        weights = below.exp()
+        running = weights.double().cumsum(-1)
+        total = running[:, -1]
         if tokens is None:
             assert uniforms is not None
-            running = weights.double().cumsum(-1)
-            drawn = torch.searchsorted(running, uniforms.double()[:, None] * running[:, -1:], right=True)[:, 0]
+            drawn = torch.searchsorted(running, uniforms.double()[:, None] * total[:, None], right=True)[:, 0]
             last = (logits.shape[1] - 1) - weights.flip(-1).gt(0).int().argmax(-1)
             tokens = torch.where(is_greedy, logits.argmax(-1), torch.minimum(drawn, last))
-        logprobs = logs.gather(1, tokens[:, None])[:, 0]
-        entropies = -(weights * logs.clamp(min=-1e4)).sum(-1)
-        broken = logits.isnan().any(-1) | ~logits.amax(-1).isfinite()
-        return Categorical(tokens.masked_fill(broken, -1), logprobs.masked_fill(broken, float("nan")), entropies)
+        chosen = logits.gather(1, tokens[:, None])[:, 0]
+        logprobs = ((chosen.double() - top[:, 0].double()) * scale.double() - total.log()).float()
+        moments = (weights * below.clamp(min=-1e4)).double().cumsum(-1)[:, -1]
+        entropies = (total.log() - moments / total).float()
+        broken = logits.isnan().any(-1) | ~top[:, 0].isfinite()
+        nan = float("nan")
+        logprobs, entropies = logprobs.masked_fill(broken, nan), entropies.masked_fill(broken, nan)
+        return Categorical(tokens.masked_fill(broken, -1), logprobs, entropies)

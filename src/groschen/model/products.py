@@ -1,10 +1,14 @@
 """Four ways to multiply rows by a weight, each with the same bits for a row whatever the number of rows.
 
-Which one runs is decided by the machine and the type of the weights alone, never by timing, so that a run can be repeated:
+Which one runs is decided by the machine and the type of the weights alone, never by timing, so that a run can
+be repeated:
 
-- compiled: our kernel, float32 activations, weights stay bfloat16 (or float32) in memory. Exact by definition.
-- onednn: bfloat16 on CPUs that multiply it in hardware. Weights packed once; rows identical from two rows up as measured.
-- widened: float32 activations, weights widened and packed once by oneDNN: CPUs without a C compiler. Exact as measured.
+- compiled: our kernel, float32 activations, weights stay bfloat16 (or float32) in memory. Exact by
+  definition.
+- onednn: bfloat16 on CPUs that multiply it in hardware. Weights packed once; rows identical from two rows up
+  as measured.
+- widened: float32 activations, weights widened and packed once by oneDNN: CPUs without a C compiler. Exact as
+  measured.
 - plain: torch's own product, on GPUs and elsewhere.
 """
 
@@ -21,13 +25,15 @@ from groschen.model.compiled import CompiledOperations
 class Product(Protocol):
     """x W^T + b for weights that were packed once."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The word that reports use."""
 
     def pack(self, weight: Tensor, into: Tensor | None = None) -> Tensor:
         """weight: [outputs, inputs]. Returns what `multiply` reads; refills `into` where the kind can."""
 
     def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
-        """x: [N, inputs]. Returns [N, outputs] of x's type."""
+        """x: [N, inputs]; bias: [outputs] of x's type. Returns [N, outputs] of x's type."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +49,15 @@ class CompiledProduct:
 
     def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
         """x: [N, inputs] float32."""
-        return self.operations.product(x.contiguous(), packed, outputs, None if bias is None else bias.float())
+        return self.operations.product(x.contiguous(), packed, outputs, bias)
 
 
 @dataclass(frozen=True)
 class OneDnnProduct:
     """bfloat16 in hardware (avx512_bf16, AMX). One row takes another kernel there, so it is padded to four.
 
-    Four rows cost 42 ms where one costs 36 and two cost 50: all products of a 0.5B model on two Zen 4 cores, torch 2.13.
+    Four rows cost 42 ms where one costs 36 and two cost 50: all products of a 0.5B model on two Zen 4 cores,
+    torch 2.13.
     """
 
     name: str = "onednn"
@@ -71,7 +78,9 @@ class OneDnnProduct:
 
 @dataclass(frozen=True)
 class WidenedProduct:
-    """float32 products of widened weights, packed by oneDNN for 64 rows (packed for one row, one row would differ)."""
+    """float32 products of widened weights, packed by oneDNN for 64 rows (packed for one row, one row would
+    differ).
+    """
 
     name: str = "widened"
     rows_hint: int = 64
@@ -83,8 +92,7 @@ class WidenedProduct:
 
     def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
         """x: [N, inputs] float32."""
-        wide = None if bias is None else bias.float()
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, wide, "none", [], "")
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, bias, "none", [], "")
         return y
 
 

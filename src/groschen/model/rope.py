@@ -1,7 +1,7 @@
 """Rotary position embeddings: the angles of every position, in float32.
 
-Kinds: default (RoFormer, arXiv 2104.09864), linear (arXiv 2306.15595), llama3 (the Llama 3.1 release) and YaRN
-(arXiv 2309.00071), each as transformers 5 computes it. Leaves out the rotation itself (`operations.py`).
+Kinds: default (RoFormer, arXiv 2104.09864), linear (arXiv 2306.15595), llama3 (the Llama 3.1 release) and
+YaRN (arXiv 2309.00071), each as transformers 5 computes it. Leaves out the rotation itself (`operations.py`).
 """
 
 import math
@@ -16,7 +16,8 @@ from groschen.errors import BadFile, Unsupported
 
 _KINDS = ("default", "linear", "llama3", "yarn")
 _KNOWN = frozenset(
-    "rope_type type rope_theta factor low_freq_factor high_freq_factor original_max_position_embeddings attention_factor "
+    "rope_type type rope_theta factor low_freq_factor high_freq_factor original_max_position_embeddings "
+    "attention_factor "
     "beta_fast beta_slow mscale mscale_all_dim truncate partial_rotary_factor".split()
 )
 
@@ -41,7 +42,8 @@ class RopeConfig:
 def read_rope(raw: Mapping[str, Any], layer_kind: str, family: str, head_width: int) -> RopeConfig:
     """The RopeConfig of the layers of one kind, from either spelling in config.json.
 
-    Raises Unsupported for another kind of scaling or a parameter that is not known, BadFile for a missing one.
+    Raises Unsupported for another kind of scaling or a parameter that is not known, BadFile for a missing
+    one.
     """
     given = _parameters(raw, layer_kind, family)
     for key, value in given.items():
@@ -49,9 +51,13 @@ def read_rope(raw: Mapping[str, Any], layer_kind: str, family: str, head_width: 
             raise Unsupported(f"config.json: RoPE parameter {key!r} = {value!r} is not honoured here")
     kind = given.get("rope_type", given.get("type", "default")) or "default"
     if kind not in _KINDS:
-        raise Unsupported(f"config.json: RoPE scaling {kind!r} is not supported; supported are {', '.join(_KINDS)}")
+        raise Unsupported(
+            f"config.json: RoPE scaling {kind!r} is not supported; supported are {', '.join(_KINDS)}"
+        )
     if given.get("partial_rotary_factor", 1.0) not in (1.0, None):
-        raise Unsupported("config.json: 'partial_rotary_factor' is not honoured, only whole heads are rotated")
+        raise Unsupported(
+            "config.json: 'partial_rotary_factor' is not honoured, only whole heads are rotated"
+        )
     theta = float(given.get("rope_theta") or 10000.0)
     if kind == "default":
         return RopeConfig(head_width, theta)
@@ -81,7 +87,9 @@ def _parameters(raw: Mapping[str, Any], layer_kind: str, family: str) -> dict[st
     given = dict(raw.get("rope_scaling") or {})
     theta = raw.get("rope_theta") or (1_000_000.0 if family == "gemma3_text" else 10_000.0)
     if family == "gemma3_text" and layer_kind == "sliding_attention":
-        return {"rope_theta": raw.get("rope_local_base_freq") or 10_000.0}  # scaling is for the global layers alone
+        return {
+            "rope_theta": raw.get("rope_local_base_freq") or 10_000.0
+        }  # scaling is for the global layers alone
     return {**given, "rope_theta": theta}
 
 
@@ -117,9 +125,14 @@ def frequencies(rope: RopeConfig) -> Tensor:
 
 def _llama3(plain: Tensor, rope: RopeConfig) -> Tensor:
     wavelengths = 2 * math.pi / plain
-    longest, shortest = rope.original_context / rope.low_freq_factor, rope.original_context / rope.high_freq_factor
+    longest, shortest = (
+        rope.original_context / rope.low_freq_factor,
+        rope.original_context / rope.high_freq_factor,
+    )
     scaled = torch.where(wavelengths > longest, plain / rope.factor, plain)
-    smooth = (rope.original_context / wavelengths - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+    smooth = (rope.original_context / wavelengths - rope.low_freq_factor) / (
+        rope.high_freq_factor - rope.low_freq_factor
+    )
     blended = (1 - smooth) * scaled / rope.factor + smooth * scaled
     is_between = (wavelengths >= shortest) & (wavelengths <= longest)
     return torch.where(is_between, blended, scaled)

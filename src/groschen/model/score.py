@@ -1,7 +1,8 @@
-"""Log probabilities of given tokens, as a trainer needs them: the same bits that the engine drew with, and a gradient.
+"""Log probabilities of given tokens, as a trainer needs them: the same bits that the engine drew with, and a
+gradient.
 
-The head runs on a few hundred rows at a time and its logits are computed again for the gradient, so that [N, V] is never held: at
-2,048 tokens of a 152 k vocabulary that would be 1.2 GB, three times over.
+The head runs on a few hundred rows at a time and its logits are computed again for the gradient, so that [N,
+V] is never held: at 2,048 tokens of a 152 k vocabulary that would be 1.2 GB, three times over.
 """
 
 from typing import Any
@@ -16,17 +17,21 @@ from groschen.model.transformer import Transformer
 ROWS_AT_ONCE = 256  # 256 rows of 152 k logits are 156 MB
 
 
-def token_logprobs(model: Transformer, hidden_ND: Tensor, token_ids_N: Tensor, temperature: float = 1.0
-                   ) -> tuple[Tensor, Tensor]:  # fmt: skip
+def token_logprobs(
+    model: Transformer, hidden_ND: Tensor, token_ids_N: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Logprob of token n under the distribution that hidden row n gives, and that distribution's entropy.
 
-    hidden: [N, D], of the positions before the tokens. Returns two [N] float32, nat; only the first has a gradient.
+    hidden: [N, D], of the positions before the tokens. Returns two [N] float32, nat; only the first has a
+    gradient.
     """
     logprobs, entropies = [], []
     for start in range(0, len(token_ids_N), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         if torch.is_grad_enabled() and hidden_ND.requires_grad:
-            scored = checkpoint(_score, model, hidden_ND[part], token_ids_N[part], temperature, use_reentrant=False)
+            scored = checkpoint(
+                _score, model, hidden_ND[part], token_ids_N[part], temperature, use_reentrant=False
+            )
         else:
             scored = _score(model, hidden_ND[part], token_ids_N[part], temperature)
         logprobs.append(scored[0])
@@ -34,24 +39,29 @@ def token_logprobs(model: Transformer, hidden_ND: Tensor, token_ids_N: Tensor, t
     return torch.cat(logprobs), torch.cat(entropies)
 
 
-def _score(model: Transformer, hidden_ND: Tensor, token_ids_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def _score(
+    model: Transformer, hidden_ND: Tensor, token_ids_N: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
     logits_NV = model.logits(hidden_ND)
     inverses_N = torch.full((len(token_ids_N),), 1.0 / temperature, device=logits_NV.device)
-    scored: tuple[Tensor, Tensor] = _Score.apply(logits_NV, token_ids_N, inverses_N, model.kit.operations)  # type: ignore[no-untyped-call]
+    scored: tuple[Tensor, Tensor] = _Score.apply(  # type: ignore[no-untyped-call]
+        logits_NV, token_ids_N, inverses_N, model.kit.operations
+    )
     return scored
 
 
 class _Score(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits_NV: Tensor, token_ids_N: Tensor, inverses_N: Tensor, operations: Operations
-                ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    def forward(
+        ctx: Any, logits_NV: Tensor, token_ids_N: Tensor, inverses_N: Tensor, operations: Operations
+    ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(logits_NV, token_ids_N, inverses_N)
         scored = operations.categorical(logits_NV.detach(), inverses_N, None, token_ids_N)
         ctx.mark_non_differentiable(scored.entropies)
         return scored.logprobs, scored.entropies
 
     @staticmethod
-    def backward(ctx: Any, grad_N: Tensor, _entropy_grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_N: Tensor, _entropy_grad: Tensor) -> tuple[Tensor | None, ...]:
         """d logprob / d logit = (1 if it is the token else 0, minus its probability) / temperature."""
         logits_NV, token_ids_N, inverses_N = ctx.saved_tensors
         grad_NV = (logits_NV * inverses_N[:, None]).softmax(-1).neg_()

@@ -1,4 +1,6 @@
-"""Small records of the model room: what an attention layer looks like, what a draw from a row of logits returns."""
+"""Small records of the model room: what an attention layer looks like, what a draw from a row of logits
+returns.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,10 +1,11 @@
 """The decoder: one config-driven transformer for training, prefill and decode.
 
-Tokens come flat: N tokens of any number of rows, and `Rows` says which is whose and where its keys and values lie. There is no
-second forward: an engine passes a cache that lives on, a trainer one for this batch. Attribute names are the checkpoint's names;
-query, key and value projections are stored as one matrix, gate and up as another, and `tensors` shows them under their own names.
-Leaves out the arithmetic (`operations.py`) and mixtures of experts, latent attention and attention sinks, which would be other
-classes in the place of `MLP` and `Attention`.
+Tokens come flat: N tokens of any number of rows, and `Rows` says which is whose and where its keys and values
+lie. There is no second forward: an engine passes a cache that lives on, a trainer one for this batch.
+Attribute names are the checkpoint's names; query, key and value projections are stored as one matrix, gate
+and up as another, and `tensors` shows them under their own names. Leaves out the arithmetic (`operations.py`)
+and mixtures of experts, latent attention and attention sinks, which would be other classes in the place of
+`MLP` and `Attention`.
 """
 
 import torch
@@ -22,27 +23,43 @@ def _parameter(*shape: int, dtype: torch.dtype) -> nn.Parameter:
     return nn.Parameter(torch.empty(*shape, dtype=dtype))
 
 
+class Embedding(nn.Module):
+    """One row for each token. Nothing initialises the weight: a checkpoint fills it."""
+
+    def __init__(self, num_tokens: int, width: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = _parameter(num_tokens, width, dtype=dtype)
+
+    def forward(self, token_ids_N: Tensor) -> Tensor:
+        """token_ids: [N] int64. Returns [N, width] of the weight's type."""
+        return nn.functional.embedding(token_ids_N, self.weight)
+
+
 class Linear(nn.Module):
-    """x W^T + b. The weight is packed for the product at first use and again whenever its values have changed."""
+    """x W^T + b. The weight is packed for the product at first use and again whenever its values have
+    changed.
+    """
 
     def __init__(self, inputs: int, outputs: int, has_bias: bool, dtype: torch.dtype, kit: ops.Kit) -> None:
         super().__init__()
         self.weight = _parameter(outputs, inputs, dtype=dtype)
         self.bias = _parameter(outputs, dtype=dtype) if has_bias else None
-        self._kit = kit
-        self._packed: Tensor | None = None
-        self._packed_version = -1
+        self._product, self._addend_dtype = kit.product, kit.operations.activation_dtype
+        self._packed: ops.Packed | None = None
+        self._packed_versions = (-1, -1)
 
-    def pack(self) -> Tensor:
+    def pack(self) -> ops.Packed:
         """The packed weight; torch counts in-place changes of a tensor, so a stale copy cannot be used."""
-        if self._packed is None or self._packed_version != self.weight._version:
-            self._packed = self._kit.product.pack(self.weight, self._packed)
-            self._packed_version = self.weight._version
+        versions = (self.weight._version, -1 if self.bias is None else self.bias._version)
+        if self._packed is None or self._packed_versions != versions:
+            weight = self._product.pack(self.weight, None if self._packed is None else self._packed.weight)
+            bias = None if self.bias is None else self.bias.detach().to(self._addend_dtype)
+            self._packed, self._packed_versions = ops.Packed(weight, bias), versions
         return self._packed
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """x: [N, inputs]. Returns [N, outputs]."""
-        return ops.multiply(self._kit.product, x_ND, self.weight, self.pack(), self.bias)
+        return ops.multiply(self._product, x_ND, self.weight, self.bias, self.pack())
 
 
 class Norm(nn.Module):
@@ -52,10 +69,15 @@ class Norm(nn.Module):
         super().__init__()
         self.weight = _parameter(width, dtype=dtype)
         self._eps, self._offset, self._operations = config.norm_eps, config.norm_offset, kit.operations
+        self._scale: Tensor | None = None
+        self._scale_version = -1
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., width]. Returns the same shape."""
-        return ops.rms_norm(self._operations, x, self.weight, self._eps, self._offset)
+        if self._scale is None or self._scale_version != self.weight._version:
+            self._scale = self.weight.detach().to(self._operations.activation_dtype)
+            self._scale_version = self.weight._version
+        return ops.rms_norm(self._operations, x, self.weight, self._scale, self._eps, self._offset)
 
 
 class Attention(nn.Module):
@@ -65,7 +87,9 @@ class Attention(nn.Module):
         super().__init__()
         self._heads, self._kv_heads, self._width = config.num_heads, config.num_kv_heads, config.head_width
         self._operations = kit.operations
-        self._shape = AttentionShape(config.attention_scale, config.layers[layer].window, config.attention_softcap)
+        self._shape = AttentionShape(
+            config.attention_scale, config.layers[layer].window, config.attention_softcap
+        )
         num_all = self._heads + 2 * self._kv_heads
         self.qkv_proj = Linear(config.width, num_all * self._width, config.has_qkv_bias, dtype, kit)
         self.o_proj = Linear(self._heads * self._width, config.width, config.has_output_bias, dtype, kit)
@@ -120,21 +144,25 @@ class Block(nn.Module):
         mixed_ND = self.self_attn(self.input_layernorm(x_ND), angles, cache, rows)
         if self.pre_feedforward_layernorm is None or self.post_feedforward_layernorm is None:
             x_ND = x_ND + mixed_ND
-            return x_ND + self.mlp(self.post_attention_layernorm(x_ND))
+            out_ND: Tensor = x_ND + self.mlp(self.post_attention_layernorm(x_ND))
+            return out_ND
         x_ND = x_ND + self.post_attention_layernorm(mixed_ND)
-        return x_ND + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x_ND)))
+        out_ND = x_ND + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x_ND)))
+        return out_ND
 
 
 class Transformer(nn.Module):
-    """A decoder with the weights of one checkpoint. `dtype` is the type of the weights: bfloat16 or float32."""
+    """A decoder with the weights of one checkpoint.
+
+    dtype: of the weights, bfloat16 or float32.
+    """
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device | None = None) -> None:
         super().__init__()
         device = device or torch.device("cpu")
         self.config, self.kit = config, ops.kit_for(device, dtype)
         with device:
-            self.embed_tokens = nn.Module()
-            self.embed_tokens.weight = _parameter(config.vocab_size, config.width, dtype=dtype)
+            self.embed_tokens = Embedding(config.vocab_size, config.width, dtype)
             self.layers = nn.ModuleList(Block(config, i, dtype, self.kit) for i in range(config.num_layers))
             self.norm = Norm(config.width, config, dtype, self.kit)
             self.lm_head = Linear(config.width, config.vocab_size, False, dtype, self.kit)
@@ -149,7 +177,9 @@ class Transformer(nn.Module):
 
     @property
     def activation_dtype(self) -> torch.dtype:
-        """The type of what flows between layers and of the cache: float32 where a CPU has no bfloat16 products."""
+        """The type of what flows between layers and of the cache: float32 where a CPU has no bfloat16
+        products.
+        """
         return self.kit.operations.activation_dtype
 
     def new_cache(self, num_blocks: int) -> KeyValueCache:
@@ -158,7 +188,7 @@ class Transformer(nn.Module):
 
     def forward(self, token_ids_N: Tensor, rows: Rows, cache: KeyValueCache) -> Tensor:
         """token_ids: [N] int64. Returns the normed hidden state of every token, [N, D]."""
-        x_ND = nn.functional.embedding(token_ids_N, self.embed_tokens.weight).to(self.activation_dtype)
+        x_ND = self.embed_tokens(token_ids_N).to(self.activation_dtype)
         if self.config.embedding_scale is not None:
             scale = torch.tensor(self.config.embedding_scale, dtype=self.norm.weight.dtype).item()
             x_ND = x_ND * scale
@@ -168,7 +198,9 @@ class Transformer(nn.Module):
         return hidden_ND
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
-        """hidden: [N, D], only the rows that are needed: the head is 28 % of a 0.5B model. Returns [N, V] float32."""
+        """hidden: [N, D], only the rows that are needed: the head is 28 % of a 0.5B model. Returns [N, V]
+        float32.
+        """
         logits_NV: Tensor = self.lm_head(hidden_ND).float()
         cap = self.config.logits_softcap
         return logits_NV if cap is None else cap * torch.tanh(logits_NV / cap)
@@ -187,7 +219,9 @@ class Transformer(nn.Module):
                 module.pack()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor under the name that a Hugging Face checkpoint gives it, as views that can be written to."""
+        """Every tensor under the name that a Hugging Face checkpoint gives it, as views that can be written
+        to.
+        """
         found: dict[str, Tensor] = {}
         for name, parameter in self.named_parameters():
             prefix = "" if name.startswith("lm_head.") else "model."
@@ -203,7 +237,7 @@ class Transformer(nn.Module):
         sizes = {"qkv_proj": (queries, keys, keys), "gate_up_proj": (config.mlp_width, config.mlp_width)}
         for fused, names in parts.items():
             if f".{fused}." in name:
-                views = tensor.split(sizes[fused])
+                views = tensor.split_with_sizes(sizes[fused])
                 return [(name.replace(fused, part), view) for part, view in zip(names, views, strict=True)]
         return [(name, tensor)]
 
@@ -211,4 +245,6 @@ class Transformer(nn.Module):
 def check_context(config: ModelConfig, num_tokens: int) -> None:
     """Raises DoesNotFit if `num_tokens` positions are more than the model has."""
     if num_tokens > config.max_context:
-        raise DoesNotFit(f"{num_tokens} tokens do not fit the model's context of {config.max_context}; shorten the prompt")
+        raise DoesNotFit(
+            f"{num_tokens} tokens do not fit the model's context of {config.max_context}; shorten the prompt"
+        )

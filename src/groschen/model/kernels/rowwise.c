@@ -57,12 +57,13 @@ void gate(const activation *x, activation *y, int64_t rows, int64_t width, int i
 #pragma omp parallel for num_threads(threads) schedule(static) if (rows * width > WORTH_A_THREAD)
     for (int64_t r = 0; r < rows; r++) {
         const activation *from = x + r * 2 * width, *up = from + width;
-        for (int64_t i = 0; i < width; i += LANES) {
-            float in[LANES] = {0}, out[LANES];
-            int64_t here = width - i < LANES ? width - i : LANES;
-            for (int64_t j = 0; j < here; j++) in[j] = get(from + i + j);
-            store(out, activate(load(in), is_gelu));
-            for (int64_t j = 0; j < here; j++) put(y + r * width + i + j, rounded(out[j]) * get(up + i + j));
+        activation *to = y + r * width;
+        int64_t i = 0;
+        for (; i + LANES <= width; i += LANES)
+            put_vector(to + i, rounded_vector(activate(get_vector(from + i), is_gelu)) * get_vector(up + i));
+        for (; i < width; i++) {
+            vfloat one = activate(broadcast(get(from + i)), is_gelu); /* every lane alike: the bits of the wide path */
+            put(to + i, rounded(one[0]) * get(up + i));
         }
     }
 }

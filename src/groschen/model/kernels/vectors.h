@@ -71,8 +71,18 @@ typedef uint16_t vhalf __attribute__((vector_size(2 * LANES), aligned(2), may_al
 INLINE vfloat get_vector(const activation *from) {
     return (vfloat)(__builtin_convertvector(*(const vhalf *)from, vword) << 16);
 }
+INLINE vfloat rounded_vector(vfloat value) { /* as narrow() does, lane by lane */
+    vword word = (vword)value, up = (word + 0x7fffu + ((word >> 16) & 1)) & 0xffff0000u;
+    vint is_number = value == value;
+    return (vfloat)((up & (vword)is_number) | ((word | 0x400000u) & ~(vword)is_number & 0xffff0000u));
+}
+INLINE void put_vector(activation *to, vfloat value) {
+    *(vhalf *)to = __builtin_convertvector((vword)rounded_vector(value) >> 16, vhalf);
+}
 #else
 INLINE vfloat get_vector(const activation *from) { return *(const vfloat *)from; }
+INLINE vfloat rounded_vector(vfloat value) { return value; }
+INLINE void put_vector(activation *to, vfloat value) { *(vfloat *)to = value; }
 #endif
 INLINE vfloat load(const float *from) { return *(const vfloat *)from; }
 INLINE void store(float *to, vfloat value) { *(vfloat *)to = value; }
@@ -107,9 +117,15 @@ INLINE float max_lanes(vfloat value) {
     return best;
 }
 
-INLINE vfloat vmax(vfloat a, vfloat b) {
+INLINE vfloat vmax(vfloat a, vfloat b) { /* a > b ? a : b in each lane: of a NaN and a number, b */
+#if defined(__AVX512F__)
+    return (vfloat)_mm512_max_ps((__m512)a, (__m512)b);
+#elif LANES == 8
+    return (vfloat)_mm256_max_ps((__m256)a, (__m256)b);
+#else
     vint pick = a > b;
     return (vfloat)(((vint)a & pick) | ((vint)b & ~pick));
+#endif
 }
 
 /* exp for arguments up to 88, error below 2 ulp; under -87.3 the result is 0.

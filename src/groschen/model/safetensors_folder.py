@@ -1,0 +1,232 @@
+"""Read a Hugging Face folder: config.json with model.safetensors or its shards.
+
+Leaves out writing (`folder_writer.py`) and any pickle. The header is checked against the file's size before a
+tensor is read, and tensors come by plain reads: pages of a memory map, which safetensors' own reader makes,
+would count as memory of the process until it ends, twice the weights at the peak.
+Source: the safetensors format description (8 bytes of header length, JSON, data).
+"""
+
+import io
+import json
+import math
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groschen.errors import BadFile, Unsupported
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+_LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+
+DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+_WEIGHT_DTYPES = ("F32", "F16", "BF16", "F64")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a tensor lies; `offset` counts in bytes from the start of the file."""
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+
+class SafetensorsFolder:
+    """The model in one Hugging Face folder."""
+
+    def __init__(self, source: Path) -> None:
+        """Read config.json and the headers of all weight files in the folder `source`.
+
+        Raises BadFile if a file is missing, truncated, corrupt or does not fit the others.
+        """
+        self.source = source
+        self.config: dict[str, Any] = read_json(source / "config.json")
+        self._places: dict[str, _Place] = {}
+        for path, expected in _weight_files(source).items():
+            found = _read_header(path)
+            missing = sorted(expected - found.keys())
+            if missing:
+                raise BadFile(
+                    f"{path} lacks the tensor '{missing[0]}' that {INDEX_FILE} says it has; get both files "
+                    "again"
+                )
+            twice = sorted(found.keys() & self._places.keys())
+            if twice:
+                raise BadFile(
+                    f"the tensor '{twice[0]}' is in {path} and in another shard; get the folder again"
+                )
+            self._places |= found
+
+    def names(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of each tensor by its name."""
+        return {name: place.shape for name, place in self._places.items()}
+
+    def read(self, name: str) -> Tensor:
+        """The whole tensor `name`, in the type it is stored in; Unsupported if that isn't a float type."""
+        place = self._places[name]
+        return self._read(name, place, 0, math.prod(place.shape)).reshape(place.shape)
+
+    def read_rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Rows `start` to `stop` (excluded) of the tensor `name`, in the type it is stored in."""
+        place = self._places[name]
+        width = math.prod(place.shape[1:])
+        return self._read(name, place, start * width, stop * width).reshape(stop - start, *place.shape[1:])
+
+    def _read(self, name: str, place: _Place, start: int, stop: int) -> Tensor:
+        if place.dtype not in _WEIGHT_DTYPES:
+            raise Unsupported(
+                f"tensor '{name}' of {place.path} is stored as {place.dtype}; only "
+                f"{', '.join(_WEIGHT_DTYPES)} are read: use a checkpoint that is not quantised"
+            )
+        dtype = DTYPES[place.dtype]
+        numbers = torch.empty(stop - start, dtype=dtype)
+        with open_file(place.path) as file:
+            file.seek(place.offset + start * dtype.itemsize)
+            num_read = file.readinto(numbers.view(torch.uint8).numpy().data) if stop > start else 0
+        if num_read != numbers.nbytes:
+            raise BadFile(f"{place.path} became shorter while tensor '{name}' was read; get the file again")
+        return numbers
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in the file `path`. Raises BadFile if it is missing or isn't one."""
+    with open_file(path) as file:
+        raw = file.read()
+    try:
+        content = json.loads(raw)
+    except ValueError as error:  # of the JSON or of its UTF-8
+        raise BadFile(f"{path} is not valid JSON ({error}); get the file again") from error
+    if not isinstance(content, dict):
+        raise BadFile(f"{path} holds a JSON {type(content).__name__}, expected an object; get the file again")
+    return content
+
+
+def open_file(path: Path) -> io.BufferedReader:
+    """The file `path`, open for reading bytes. Raises BadFile if it cannot be opened."""
+    try:
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise BadFile(f"{path} is missing; get the folder again, complete") from error
+    except OSError as error:
+        raise BadFile(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
+
+
+def _weight_files(folder: Path) -> dict[Path, set[str]]:
+    """The weight files of a folder, each with the tensor names that the index expects in it."""
+    if (folder / SINGLE_FILE).exists():
+        return {folder / SINGLE_FILE: set()}
+    if not (folder / INDEX_FILE).exists():
+        pickles = sorted(path.name for path in folder.glob("*.bin"))
+        hint = (
+            f"; {pickles[0]} is a pickle, which is never read: convert it to safetensors" if pickles else ""
+        )
+        raise BadFile(
+            f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}{hint or '; get the folder again, complete'}"
+        )
+    weight_map = read_json(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise BadFile(f"{folder / INDEX_FILE} has no 'weight_map'; get the file again")
+    files: dict[Path, set[str]] = {}
+    for name, file_name in weight_map.items():
+        if not isinstance(file_name, str) or Path(file_name).name != file_name:
+            raise BadFile(
+                f"{folder / INDEX_FILE} places '{name}' in {file_name!r}, expected the name of a file beside "
+                "it"
+            )
+        files.setdefault(folder / file_name, set()).add(name)
+    missing = sorted(path.name for path in files if not path.exists())
+    if missing:
+        raise BadFile(
+            f"{folder} lacks {len(missing)} of {len(files)} weight files, {missing[0]} for one; get them "
+            "again"
+        )
+    return files
+
+
+def _read_header(path: Path) -> dict[str, _Place]:
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < 8:
+            raise BadFile(f"{path} is truncated: it has {size} bytes and no header; get the file again")
+        num_bytes = int(struct.unpack("<Q", file.read(8))[0])
+        if num_bytes > _LARGEST_HEADER or 8 + num_bytes > size:
+            raise BadFile(
+                f"{path} is truncated or corrupt: its header should have {num_bytes:,} bytes and the file "
+                f"has {size:,}; get the file again"
+            )
+        raw = file.read(num_bytes)
+    try:
+        header = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BadFile(f"{path} is corrupt: its header is not valid JSON; get the file again") from error
+    if not isinstance(header, dict):
+        raise BadFile(f"{path} is corrupt: its header is not a JSON object; get the file again")
+    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    return _place_all(path, entries, 8 + num_bytes, size)
+
+
+def _place_all(path: Path, entries: Mapping[str, Any], data_start: int, size: int) -> dict[str, _Place]:
+    """Places by name. The tensors must fill the data exactly, one after the other, as the format demands."""
+    places: dict[str, _Place] = {}
+    ranges: list[tuple[int, int, str]] = []
+    for name, entry in entries.items():
+        begin, end, place = _place(path, name, entry, data_start)
+        places[name] = place
+        ranges.append((begin, end, name))
+    position = 0
+    for begin, end, name in sorted(ranges):
+        if begin != position:
+            raise BadFile(
+                f"{path} is corrupt: tensor '{name}' begins at {begin:,}, expected {position:,}; get it again"
+            )
+        position = end
+    if data_start + position != size:
+        raise BadFile(
+            f"{path} is {'truncated' if data_start + position > size else 'corrupt'}: its header speaks of "
+            f"{data_start + position:,} bytes and the file has {size:,}; get the file again"
+        )
+    return places
+
+
+def _place(path: Path, name: str, entry: Any, data_start: int) -> tuple[int, int, _Place]:
+    """Begin and end of a tensor within the data, and its place, after its entry was checked."""
+    fields: dict[str, Any] = entry if isinstance(entry, dict) else {}
+    dtype, shape, offsets = (
+        fields.get("dtype"),
+        _counts(fields.get("shape")),
+        _counts(fields.get("data_offsets")),
+    )
+    if shape is None or offsets is None or len(offsets) != 2 or not isinstance(dtype, str):
+        raise BadFile(
+            f"{path} is corrupt: '{name}' has the header entry {str(entry)[:80]!r}; get the file again"
+        )
+    if dtype not in DTYPES:
+        raise Unsupported(
+            f"tensor '{name}' of {path} is stored as {dtype}, not read here: use another checkpoint"
+        )
+    begin, end = offsets
+    if end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
+        raise BadFile(
+            f"{path} is corrupt: '{name}' has {end - begin:,} bytes for {shape}; get the file again"
+        )
+    return begin, end, _Place(path, dtype, shape, data_start + begin)
+
+
+def _counts(value: Any) -> tuple[int, ...] | None:
+    """`value` as whole numbers from zero on, or None if it isn't a list of such."""
+    if isinstance(value, list) and all(type(item) is int and item >= 0 for item in value):
+        return tuple(value)
+    return None

@@ -1,0 +1,287 @@
+"""A tokenizer from the metadata of a GGUF file, equal to the model's own tokenizer.json.
+
+Two kinds: `gpt2`, byte-level BPE with its merges and the name of its pre-tokenizer; and `llama`, a
+SentencePiece vocabulary with scores. SentencePiece joins the neighbours whose union has the best score, so
+the same is said as BPE with the merges in the order of the scores. Keys and token types: the GGUF
+specification. What each pre-tokenizer's name means: the tokenizer.json of the model it was named after,
+checked against llama.cpp's own test ids.
+
+Leaves out: reading the file, WordPiece, Unigram and RWKV vocabularies, and every pre-tokenizer that is not in
+the table: they are refused by name, because a wrong split gives other ids without any error.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, TypeVar
+
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer as Backend
+
+from groschen.errors import BadFile, Unsupported
+from groschen.text.pieces import METASPACE
+from groschen.text.tokenizer import SpecialIds, Tokenizer
+
+Metadata = Mapping[str, object]
+_Item = TypeVar("_Item")
+
+
+class TokenType(IntEnum):
+    """`tokenizer.ggml.token_type` (GGUF specification)."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Split:
+    """How a byte-level vocabulary cuts a text before it merges bytes."""
+
+    patterns: tuple[str, ...] = ()  # regular expressions, one after the other; none: GPT-2's
+    digits: bool = False  # every digit alone, before GPT-2's
+    composes: bool = False  # Unicode's NFC first
+    keeps_words: bool = False  # a piece that is a token as a whole is that token, whatever its merges say
+    adds_bos: bool = False  # unless tokenizer.ggml.add_bos_token says otherwise
+
+
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
+_SIGNS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
+_LLAMA3 = rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}{{1,3}}|{_SIGNS}|{_SPACES}"
+_QWEN2 = rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}|{_SIGNS}|{_SPACES}"
+_QWEN35 = (
+    rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}"
+    rf"| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACES}"
+)
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_LOWER_END = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+"
+_UPPER_END = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
+_SLASHED = rf" ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
+_TEKKEN = rf"{_LOWER_END}|{_UPPER_END}|\p{{N}}|{_SLASHED}"
+_GPT4O = rf"{_LOWER_END}{_CONTRACTIONS}?|{_UPPER_END}{_CONTRACTIONS}?|\p{{N}}{{1,3}}|{_SLASHED}"
+_DEEPSEEK_V3 = (
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_SPACES}"
+)
+
+_SPLITS = {
+    "gpt-2": _Split(),
+    "smollm": _Split(digits=True),
+    "llama-bpe": _Split(patterns=(_LLAMA3,), keeps_words=True, adds_bos=True),
+    "dbrx": _Split(patterns=(_LLAMA3,)),
+    "qwen2": _Split(patterns=(_QWEN2,), composes=True),
+    "qwen35": _Split(patterns=(_QWEN35,), composes=True),
+    "deepseek-r1-qwen": _Split(patterns=(_QWEN2,)),
+    "deepseek-coder": _Split(
+        patterns=(
+            r"[\r\n]",
+            r"\s?\p{L}+",
+            r"\s?\p{P}+",
+            "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+",
+            r"\p{N}",
+        )
+    ),
+    "deepseek-v3": _Split(
+        patterns=(r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", _DEEPSEEK_V3)
+    ),
+    "tekken": _Split(patterns=(_TEKKEN,), keeps_words=True, adds_bos=True),
+    "gpt-4o": _Split(patterns=(_GPT4O,)),
+}
+_SAME_SPLIT = {
+    "llama3": "llama-bpe",
+    "llama-v3": "llama-bpe",
+    "pixtral": "llama-bpe",
+    "starcoder": "smollm",
+    "refact": "smollm",
+    "command-r": "smollm",
+    "phi-2": "gpt-2",
+    "llama4": "gpt-4o",
+}
+# Texts with which chat models end a turn; a file names only one of them as its end token.
+_ENDS = (
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|end|>",
+    "<end_of_turn>",
+)
+
+
+def tokenizer_from_gguf(metadata: Metadata) -> Tokenizer:
+    """The tokenizer of a GGUF file. metadata: its key-value pairs, arrays as lists.
+
+    Raises Unsupported for a kind or a pre-tokenizer that is not known here, BadFile for a vocabulary that is
+    incomplete.
+    """
+    kind = metadata.get("tokenizer.ggml.model")
+    tokens = _list(metadata, "tokenizer.ggml.tokens", str)
+    types = _list(metadata, "tokenizer.ggml.token_type", int) or [TokenType.NORMAL] * len(tokens)
+    if not tokens or len(types) != len(tokens):
+        raise BadFile(
+            f"the GGUF file has {len(tokens)} tokens and {len(types)} token types; expected as many of each, "
+            "at least one; convert the model again"
+        )
+    # The converter fills the rows of a padded embedding with [PAD<id>]: they are no tokens.
+    real = {i: token for i, token in enumerate(tokens) if token != f"[PAD{i}]"}
+    if kind == "gpt2":
+        backend, adds_bos = _byte_level(metadata, real, types)
+    elif kind == "llama":
+        backend, adds_bos = _sentencepiece(metadata, real, types)
+    else:
+        raise Unsupported(
+            f"the GGUF file has a vocabulary of the kind {kind!r} (tokenizer.ggml.model); known are 'gpt2' "
+            "and 'llama'; use the model's Hugging Face folder instead"
+        )
+    special = _special_ids(metadata, real, types)
+    _add_around(backend, metadata, real, special, adds_bos=adds_bos)
+    return Tokenizer(backend, special)
+
+
+def _byte_level(metadata: Metadata, real: dict[int, str], types: list[int]) -> tuple[Backend, bool]:
+    name = metadata.get("tokenizer.ggml.pre", "default")
+    split = _SPLITS.get(_SAME_SPLIT.get(str(name), str(name)))
+    if split is None:
+        raise Unsupported(
+            f"the GGUF file's vocabulary is cut by the pre-tokenizer {name!r} (tokenizer.ggml.pre), which is "
+            f"not known here; known are {', '.join(sorted({*_SPLITS, *_SAME_SPLIT}))}; use the model's "
+            "Hugging Face folder instead"
+        )
+    pairs = [merge.partition(" ") for merge in _list(metadata, "tokenizer.ggml.merges", str)]
+    merges = [(left, right) for left, _, right in pairs]
+    backend = _bpe({token: i for i, token in real.items()}, merges, ignore_merges=split.keeps_words)
+    if split.composes:
+        backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            *([pre_tokenizers.Digits(individual_digits=True)] if split.digits else []),
+            *(pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in split.patterns),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not split.patterns),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    _add_tokens(backend, list(real.items()), types)
+    return backend, split.adds_bos
+
+
+def _sentencepiece(metadata: Metadata, real: dict[int, str], types: list[int]) -> tuple[Backend, bool]:
+    if metadata.get("tokenizer.ggml.remove_extra_whitespaces", False):
+        raise Unsupported(
+            "the GGUF file's vocabulary removes extra spaces (tokenizer.ggml.remove_extra_whitespaces), "
+            "which is not done here; use the model's Hugging Face folder instead"
+        )
+    scores = _list(metadata, "tokenizer.ggml.scores", float)
+    if len(scores) != len(types):
+        raise BadFile(
+            f"the GGUF file has {len(types)} tokens and {len(scores)} scores; expected as many of each; "
+            "convert it again"
+        )
+    if str(metadata.get("general.architecture", "")).startswith("gemma"):
+        # Gemma's scores do not follow the order in which its merges were learned; its token ids do. Its runs
+        # of spaces are stored as spaces, but are merged like any other piece.
+        real = {i: METASPACE * len(t) if t.strip(" ") == "" and len(t) > 1 else t for i, t in real.items()}
+        scores = [-float(i) for i in range(len(scores))]
+    vocabulary = {token: i for i, token in real.items()}
+    merges = _merges_by_score(vocabulary, scores, types)
+    unknown = next((real[i] for i in real if types[i] == TokenType.UNKNOWN), "<unk>")
+    backend = _bpe(
+        vocabulary,
+        merges,
+        byte_fallback=True,
+        fuse_unk=True,
+        unk_token=unknown if unknown in vocabulary else None,
+    )
+    has_prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
+    spaces = normalizers.Replace(" ", METASPACE)
+    backend.normalizer = (
+        normalizers.Sequence([normalizers.Prepend(METASPACE), spaces]) if has_prefix else spaces
+    )
+    undo = [decoders.Replace(METASPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    backend.decoder = decoders.Sequence([*undo, decoders.Strip(" ", 1, 0)] if has_prefix else undo)
+    _add_tokens(backend, [(i, token) for i, token in real.items() if not _is_spaces(token)], types)
+    return backend, True
+
+
+def _merges_by_score(
+    vocabulary: dict[str, int], scores: list[float], types: list[int]
+) -> list[tuple[str, str]]:
+    """All ways to join two tokens into a third, the best score of the third first."""
+    found = []
+    for piece, i in vocabulary.items():
+        if types[i] in (TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED):
+            for cut in range(1, len(piece)):
+                left, right = vocabulary.get(piece[:cut]), vocabulary.get(piece[cut:])
+                if left is not None and right is not None:
+                    found.append((-scores[i], i, left, right, (piece[:cut], piece[cut:])))
+    return [pair for *_, pair in sorted(found)]
+
+
+def _bpe(vocabulary: dict[str, int], merges: list[tuple[str, str]], **settings: object) -> Backend:
+    for left, right in merges:
+        if left not in vocabulary or right not in vocabulary or left + right not in vocabulary:
+            raise BadFile(
+                f"the GGUF file merges {left!r} and {right!r}, but not both and their union are tokens; "
+                "convert it again"
+            )
+    return Backend(models.BPE(vocabulary, merges, **settings))
+
+
+def _add_tokens(backend: Backend, tokens: list[tuple[int, str]], types: list[int]) -> None:
+    """Tell the tokenizer which of its tokens are found in a text before anything else."""
+    added = [
+        AddedToken(token, special=types[i] == TokenType.CONTROL, normalized=False)
+        for i, token in tokens
+        if types[i] in (TokenType.CONTROL, TokenType.USER_DEFINED) and token
+    ]
+    backend.add_tokens(added)
+    backend.add_special_tokens([token for token in added if token.special])
+
+
+def _special_ids(metadata: Metadata, real: dict[int, str], types: list[int]) -> SpecialIds:
+    def named(name: str) -> int | None:
+        i = metadata.get(f"tokenizer.ggml.{name}_token_id")
+        if isinstance(i, int) and i not in real:
+            raise BadFile(
+                f"the GGUF file's {name} token is {i}, which is not in its vocabulary; convert it again"
+            )
+        return i if isinstance(i, int) else None
+
+    ends = [i for i in (named("eos"), named("eot"), named("eom")) if i is not None]
+    ends += [i for i, token in real.items() if types[i] == TokenType.CONTROL and token in _ENDS]
+    return SpecialIds(
+        eos=tuple(dict.fromkeys(ends)), bos=named("bos"), pad=named("padding"), unk=named("unknown")
+    )
+
+
+def _add_around(
+    backend: Backend, metadata: Metadata, real: dict[int, str], special: SpecialIds, *, adds_bos: bool
+) -> None:
+    """What encode(add_special=True) puts around a text."""
+    bos = special.bos if metadata.get("tokenizer.ggml.add_bos_token", adds_bos) else None
+    eos = (
+        metadata.get("tokenizer.ggml.eos_token_id") if metadata.get("tokenizer.ggml.add_eos_token") else None
+    )
+    around = [(real[i], i) for i in (bos, eos) if isinstance(i, int)]
+    if around:
+        before = [real[bos]] if isinstance(bos, int) else []
+        behind = [real[eos]] if isinstance(eos, int) else []
+        backend.post_processor = processors.TemplateProcessing(
+            single=[*before, "$A", *behind], special_tokens=around
+        )
+
+
+def _is_spaces(token: str) -> bool:
+    return token.strip(METASPACE) == ""
+
+
+def _list(metadata: Metadata, key: str, kind: Callable[[Any], _Item]) -> list[_Item]:
+    values = metadata.get(key, [])
+    if not isinstance(values, list | tuple):
+        raise BadFile(f"{key} in the GGUF file is of the type {type(values).__name__}; expected a list")
+    return [kind(value) for value in values]

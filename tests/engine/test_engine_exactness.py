@@ -1,16 +1,18 @@
-"""The engine's log probabilities are the trainer's, bit for bit, and a seeded text is the same in any company."""
+"""The engine's log probabilities are the trainer's, bit for bit, and a seeded text is the same in any
+company.
+"""
 
 import random
 
 import pytest
 import torch
+from tests.tiny import FAMILIES, VOCABULARY, tiny_engine, tiny_model
 
 from groschen.engine.engine import Engine
 from groschen.model.kvcache import Rows
 from groschen.model.score import token_logprobs
 from groschen.model.transformer import Transformer
 from groschen.records import Completion, Request, SamplingParams
-from tests.tiny import FAMILIES, VOCABULARY, tiny_engine, tiny_model
 
 
 def prompt(length: int, seed: int) -> tuple[int, ...]:
@@ -18,7 +20,9 @@ def prompt(length: int, seed: int) -> tuple[int, ...]:
     return tuple(generator.randrange(VOCABULARY) for _ in range(length))
 
 
-def trainer_logprobs(model: Transformer, completions: list[Completion], temperature: float = 1.0) -> list[list[float]]:
+def trainer_logprobs(
+    model: Transformer, completions: list[Completion], temperature: float = 1.0
+) -> list[list[float]]:
     """One forward over all completions laid end to end, as a training batch is, with gradients on."""
     ids = [[*c.prompt_ids, *c.token_ids] for c in completions]
     rows = Rows.of_sequences([len(row) for row in ids], torch.device("cpu"))
@@ -40,15 +44,22 @@ def gap_max(model: Transformer, completions: list[Completion], temperature: floa
     """max |engine - trainer| over every token."""
     trained = trainer_logprobs(model, completions, temperature)
     pairs = [
-        (a, b) for c, row in zip(completions, trained, strict=True) for a, b in zip(c.logprobs, row, strict=True)
+        (a, b)
+        for c, row in zip(completions, trained, strict=True)
+        for a, b in zip(c.logprobs, row, strict=True)
     ]
     assert pairs
     return max(abs(a - b) for a, b in pairs)
 
 
-def requests(count: int, *, samples: int = 1, max_tokens: int = 24, temperature: float = 1.0) -> list[Request]:
+def requests(
+    count: int, *, samples: int = 1, max_tokens: int = 24, temperature: float = 1.0
+) -> list[Request]:
     sampling = SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=7)
-    return [Request(prompt_ids=prompt(3 + 11 * i % 70, i), sampling=sampling, num_completions=samples) for i in range(count)]
+    return [
+        Request(prompt_ids=prompt(3 + 11 * i % 70, i), sampling=sampling, num_completions=samples)
+        for i in range(count)
+    ]
 
 
 def flat(results: list[list[Completion]]) -> list[Completion]:
@@ -67,7 +78,9 @@ def test_engine_and_trainer_logprobs_are_the_same_bits_in_every_family(family: s
 @pytest.mark.parametrize("num_requests", [1, 2, 3, 7, 33, 64])
 def test_the_gap_is_zero_for_every_batch_size(dtype: torch.dtype, num_requests: int) -> None:
     model = tiny_model(dtype=dtype)
-    assert gap_max(model, flat(tiny_engine(model).generate(requests(num_requests, temperature=0.7))), 0.7) == 0.0
+    assert (
+        gap_max(model, flat(tiny_engine(model).generate(requests(num_requests, temperature=0.7))), 0.7) == 0.0
+    )
 
 
 @pytest.mark.parametrize("chunk_tokens", [1, 5, 16, 37, 512])
@@ -108,7 +121,9 @@ def test_preemption_does_not_change_a_bit() -> None:
     expected, found = roomy.generate(asked), tight.generate(asked)
     assert roomy.scheduler.num_preemptions == 0
     assert tight.scheduler.num_preemptions > 3
-    assert [[(c.token_ids, c.logprobs) for c in g] for g in found] == [[(c.token_ids, c.logprobs) for c in g] for g in expected]
+    assert [[(c.token_ids, c.logprobs) for c in g] for g in found] == [
+        [(c.token_ids, c.logprobs) for c in g] for g in expected
+    ]
     assert gap_max(model, flat(found)) == 0.0
 
 
@@ -152,7 +167,9 @@ def test_a_weight_update_makes_every_older_prefix_unreachable() -> None:
 def test_prompt_logprobs_are_those_of_the_trainer() -> None:
     model = tiny_model()
     engine = tiny_engine(model, chunk_tokens=20)
-    request = Request(prompt_ids=prompt(70, 9), sampling=SamplingParams(max_tokens=1, prompt_logprobs=True, top_logprobs=3))
+    request = Request(
+        prompt_ids=prompt(70, 9), sampling=SamplingParams(max_tokens=1, prompt_logprobs=True, top_logprobs=3)
+    )
     completion = engine.generate([request])[0][0]
     rows = Rows.of_sequences([70], torch.device("cpu"))
     with torch.no_grad():
@@ -173,7 +190,9 @@ def test_one_changed_bit_in_a_weight_is_seen() -> None:
 
 def test_completions_of_one_request_differ_and_are_repeatable() -> None:
     model = tiny_model()
-    request = Request(prompt_ids=prompt(20, 2), sampling=SamplingParams(max_tokens=16, seed=11), num_completions=8)
+    request = Request(
+        prompt_ids=prompt(20, 2), sampling=SamplingParams(max_tokens=16, seed=11), num_completions=8
+    )
     group = tiny_engine(model).generate([request])[0]
     assert len({c.token_ids for c in group}) == 8
     assert [c.sample for c in group] == list(range(8))

@@ -1,8 +1,8 @@
 """Who owns which block of the key/value cache, and which blocks hold a prefix that somebody may want again.
 
-Counts only: knows no tensor. A full block is found again by a digest over (weights version, all tokens up to its end), so a weight
-update makes every older prefix unreachable. Free blocks keep their content until they are needed, the oldest first.
-Prefix caching by hashed blocks: vLLM, arXiv 2309.06180.
+Counts only: knows no tensor. A full block is found again by a digest over (weights version, all tokens up to
+its end), so a weight update makes every older prefix unreachable. Free blocks keep their content until they
+are needed, the oldest first. Prefix caching by hashed blocks: vLLM, arXiv 2309.06180.
 """
 
 import hashlib
@@ -90,7 +90,10 @@ def blocks_for(num_tokens: int) -> int:
 
 
 def digests(token_ids: Sequence[int], salt: bytes) -> list[Digest]:
-    """One digest for each full block of a sequence, each over everything before it. `salt` names the weights."""
+    """One digest for each full block of a sequence, each over everything before it.
+
+    salt: names the weights.
+    """
     found, digest = [], salt
     for start in range(0, len(token_ids) - KEYS_PER_BLOCK + 1, KEYS_PER_BLOCK):
         words = array("q", token_ids[start : start + KEYS_PER_BLOCK]).tobytes()

@@ -78,14 +78,13 @@ def candidates(
 
 def ranked(logits_RV: Tensor, width: int) -> _Ranked:
     """The greatest `width` logits of each row with their tokens, ties in the order of the tokens."""
+    if width == logits_RV.shape[1]:
+        values, token_ids = logits_RV.sort(dim=-1, descending=True, stable=True)
+        return _Ranked(values, token_ids, torch.full_like(token_ids[:, 0], width))
     values, token_ids = logits_RV.topk(width, sorted=False)
     token_ids, order = token_ids.sort(-1)
     values, order = values.gather(1, order).sort(dim=-1, descending=True, stable=True)
-    if width == logits_RV.shape[1]:
-        certain = torch.full_like(values[:, 0], width, dtype=torch.int64)
-    else:
-        certain = (values > values[:, -1:]).sum(-1)
-    return _Ranked(values, token_ids.gather(1, order), certain)
+    return _Ranked(values, token_ids.gather(1, order), (values > values[:, -1:]).sum(-1))
 
 
 def _cuts(
@@ -109,9 +108,9 @@ def _count(values: Tensor, cuts: _Cuts, num_words: int) -> tuple[Tensor, Tensor]
     below = (values.double() - values[:, :1].double()) * cuts.inverses
     running = _running_sums(below.exp())
     before = F.pad(running[:, :-1], (1, 0))
-    mass = torch.where(
-        cuts.top_k < num_words, running.gather(1, cuts.top_k.clamp(max=width) - 1), cuts.totals
-    )
+    mass = running.gather(1, cuts.top_k.clamp(max=width) - 1)
+    if width < num_words:
+        mass = torch.where(cuts.top_k < num_words, mass, cuts.totals)
     stays = (torch.arange(width, device=values.device) < cuts.top_k) & (below >= cuts.log_min_p)
     stays &= (before < cuts.top_p * mass) | (cuts.top_p >= 1)
     is_known = (cuts.top_p >= 1) | (cuts.top_k <= width) | (cuts.top_k == num_words)

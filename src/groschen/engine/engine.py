@@ -1,15 +1,15 @@
 """The engine: requests in, completions out, with the very module object that a trainer holds.
 
-One step is schedule, run, draw, take. There is no weight transfer: after an update the trainer calls `weights_changed`, and every
-older prefix is out of reach. Leaves out who decides (`scheduler.py`), tensors (`runner.py`) and the arithmetic of drawing
-(`sampling.py`).
+One step is schedule, run, draw, take. There is no weight transfer: after an update the trainer calls
+`weights_changed`, and every older prefix is out of reach. Leaves out who decides (`scheduler.py`), tensors
+(`runner.py`) and the arithmetic of drawing (`sampling.py`).
 """
 
-from collections.abc import Iterator, Sequence as Items
+from collections.abc import Iterator
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
 import torch
-
 
 from groschen.engine import memory, sampling
 from groschen.engine.blocks import BlockPool
@@ -58,7 +58,10 @@ class _Open:
 
 
 class Engine:
-    """Generates with `model`, which it shares with whoever trains it. Not thread-safe: one thread calls it."""
+    """Generates with `model`, which it shares with whoever trains it.
+
+    Not thread-safe: one thread calls it.
+    """
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, config: EngineConfig | None = None) -> None:
         self.model, self.tokenizer, self.config = model, tokenizer, config or EngineConfig()
@@ -73,14 +76,18 @@ class Engine:
         self._end_ids = frozenset(model.config.eos_ids) | frozenset(tokenizer.eos_ids)
         self._set_salt()
 
-    # -- requests -----------------------------------------------------------------------------------------------------
+    # -- requests
+    # -----------------------------------------------------------------------------------------------------
 
     def add(self, request: Request) -> int:
-        """Queue a request and return its number. Raises BadRequest or DoesNotFit before anything is queued."""
+        """Queue a request and return its number.
+
+        Raises BadRequest or DoesNotFit before anything is queued.
+        """
         sampling.check(request.sampling, self.model.config.vocab_size)
         self._check_prompt(request)
         params, room = request.sampling, self.model.config.max_context - len(request.prompt_ids)
-        max_tokens = room if params.max_tokens is None else params.max_tokens
+        max_tokens = max(room, 1) if params.max_tokens is None else params.max_tokens
         check_context(self.model.config, len(request.prompt_ids) + max_tokens)
         number, seed = self._num_requests, fresh_seed() if params.seed is None else params.seed
         ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_end else self._end_ids)
@@ -90,7 +97,8 @@ class Engine:
         ]
         prompt = Prompt(
             list(request.prompt_ids), samples, number, wants_logprobs=params.prompt_logprobs,
-            is_cacheable=self.config.has_prefix_cache and not params.prompt_logprobs, top_logprobs=params.top_logprobs,
+            is_cacheable=self.config.has_prefix_cache and not params.prompt_logprobs,
+            top_logprobs=params.top_logprobs,
         )  # fmt: skip
         self.scheduler.add(prompt)
         opened = _Open(request, seed, prompt)
@@ -136,7 +144,8 @@ class Engine:
     def _set_salt(self) -> None:
         self.scheduler.salt = f"weights {self.policy_version}".encode()
 
-    # -- steps --------------------------------------------------------------------------------------------------------
+    # -- steps
+    # --------------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def step(self) -> list[Progress]:
@@ -192,10 +201,12 @@ class Engine:
             finish_reason=sequence.finish_reason, policy_version=self.policy_version, seed=sequence.seed,
             sample=sequence.sample, prompt_ids=sequence.prompt_ids, cached_tokens=sequence.cached_tokens,
             alternatives=tuple(sequence.alternatives), stop=sequence.stop,
-            prompt_logprobs=tuple(opened.prompt.logprobs), prompt_alternatives=tuple(opened.prompt.alternatives),
+            prompt_logprobs=tuple(opened.prompt.logprobs),
+            prompt_alternatives=tuple(opened.prompt.alternatives),
         )  # fmt: skip
 
-    # -- whole requests -----------------------------------------------------------------------------------------------
+    # -- whole requests
+    # -----------------------------------------------------------------------------------------------
 
     def generate(self, requests: Items[Request]) -> list[list[Completion]]:
         """All completions of all requests, in the order of the requests and of their samples."""
@@ -224,5 +235,3 @@ class Engine:
                         yield progress
         finally:
             self.abort(number)
-
-

@@ -57,7 +57,7 @@ def is_adjusted(params: SamplingParams) -> bool:
 
 
 def adjust(logits_RV: Tensor, rows: Sequence[Drawing]) -> None:
-    """Apply bias and penalties in place: logits [R, V] float32, contiguous, a copy that belongs to the caller.
+    """Apply bias and penalties in place: logits [R, V] float32, contiguous, a copy that is ours.
 
     Costs time by the tokens seen, not by the vocabulary.
     """

@@ -24,4 +24,6 @@ def score_chunk(model: Transformer, chunk: Chunk, hidden_TD: Tensor) -> None:
         scored = model.kit.operations.categorical(logits, inverses, None, tokens)
         prompt.logprobs += scored.logprobs.tolist()
         if prompt.top_logprobs:
-            prompt.alternatives += alternatives(model.kit.operations, logits, inverses, prompt.top_logprobs, scored)
+            prompt.alternatives += alternatives(
+                model.kit.operations, logits, inverses, prompt.top_logprobs, scored
+            )

@@ -1,7 +1,8 @@
 """A plan to tensors, one call of the model, and the logits of whoever draws a token.
 
-The flat batch has the decoding rows first, then the prompts' chunks. The head of the model runs only on rows that are drawn
-from, once for all samples that leave the same prompt. Leaves out drawing (`sampling.py`) and deciding (`scheduler.py`).
+The flat batch has the decoding rows first, then the prompts' chunks. The head of the model runs only on rows
+that are drawn from, once for all samples that leave the same prompt. Leaves out drawing (`sampling.py`) and
+deciding (`scheduler.py`).
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from groschen.engine.blocks import blocks_for
+from groschen.engine.graphs import DecodeGraphs, padded_blocks
 from groschen.engine.scheduler import Chunk, Plan
 from groschen.engine.sequence import Sequence
 from groschen.model.kvcache import KeyValueCache, Rows
@@ -18,7 +20,9 @@ from groschen.model.transformer import Transformer
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """Logits of the samples that draw, in the plan's order: decodes, then branches; and hidden states for prompt logprobs."""
+    """Logits of the samples that draw, in the plan's order: decodes, then branches; and hidden states for
+    prompt logprobs.
+    """
 
     logits_RV: Tensor  # [R, V] float32
     sequences: list[Sequence]  # [R]
@@ -30,9 +34,14 @@ class Runner:
 
     def __init__(self, model: Transformer, num_blocks: int, max_rows: int) -> None:
         self._model = model
-        self.cache: KeyValueCache = model.new_cache(num_blocks)
+        self.cache: KeyValueCache = model.new_cache(
+            num_blocks + 1
+        )  # the last one takes what padding rows write
         width = min(blocks_for(model.config.max_context), num_blocks)
-        self._tables = torch.zeros(2 * max_rows, width, dtype=torch.int32, device=model.device)
+        self._tables = torch.zeros(2 * max_rows + 1, width, dtype=torch.int32, device=model.device)
+        self._tables[-1] = num_blocks
+        is_cuda = model.device.type == "cuda"
+        self._graphs = DecodeGraphs(model, self.cache, 2 * max_rows, captures=True) if is_cuda else None
         self._filled: list[list[int]] = [[] for _ in range(2 * max_rows)]  # what each row of the table holds
 
     def run(self, plan: Plan) -> StepOutput:
@@ -62,13 +71,17 @@ class Runner:
             token_ids += chunk.prompt.token_ids[chunk.first : chunk.last]
             row += [chunk.row] * (chunk.last - chunk.first)
             positions += range(chunk.first, chunk.last)
-        device = self._model.device
-        longest = max(positions) + 1
-        tables = self._tables[:, : blocks_for(longest)].contiguous()
+        device, needed = self._model.device, blocks_for(max(positions) + 1)
+        if self._graphs is not None and not plan.chunks:
+            tables = self._tables[:, : padded_blocks(needed, self._tables.shape[1])]
+            return self._graphs.run(token_ids, row, positions, tables)
+        tables = self._tables[:, :needed].contiguous()
         rows = Rows.at(
-            torch.tensor(row, dtype=torch.int32).to(device), torch.tensor(positions).to(device), tables,
+            torch.tensor(row, dtype=torch.int32).to(device),
+            torch.tensor(positions).to(device),
+            tables,
             num_single=len(plan.decodes),
-        )  # fmt: skip
+        )
         hidden_ND: Tensor = self._model(torch.tensor(token_ids).to(device), rows, self.cache)
         return hidden_ND
 
@@ -80,7 +93,9 @@ class Runner:
         same = 0
         while same < min(len(filled), len(blocks)) and filled[same] == blocks[same]:
             same += 1
-        self._tables[row, same : len(blocks)] = torch.tensor(blocks[same:], dtype=torch.int32).to(self._tables.device)
+        self._tables[row, same : len(blocks)] = torch.tensor(blocks[same:], dtype=torch.int32).to(
+            self._tables.device
+        )
         self._filled[row] = list(blocks)
 
     def _logits(self, plan: Plan, hidden_ND: Tensor) -> Tensor:

@@ -120,10 +120,11 @@ def read(launched: Launched) -> Drawn:
     """Wait for the device and take the tokens. Raises GroschenError where the logits were not numbers."""
     token_ids = launched.tokens.tolist()
     if min(token_ids) < 0:
+        place = f"row {token_ids.index(-1)} of {len(token_ids)}"
         raise GroschenError(
-            f"the model produced a value that is not a number (row {token_ids.index(-1)} of {len(token_ids)}), so no "
-            "token can be drawn; its weights hold NaN or are so great that it overflows: load the checkpoint anew, "
-            "and if it was just trained, go back to an earlier one and lower the learning rate"
+            f"the model produced a value that is not a number ({place}), so no token can be drawn; its "
+            "weights hold NaN or are so great that it overflows: load the checkpoint anew, and if it was "
+            "just trained, go back to an earlier one and lower the learning rate"
         )
     return Drawn(token_ids, launched.logprobs.tolist(), launched.entropies.tolist(), launched.alternatives)
 
@@ -137,13 +138,13 @@ def alternatives(
     rows, so that the token drawn or given has the very same logprob here.
     """
     greatest = logits_RV.argmax(-1, keepdim=True)
-    best = operations.categorical(logits_RV, inverses, None, greatest[:, 0])
+    best = operations.categorical(logits_RV, inverses, None, greatest[:, 0]).logprobs.double()[:, None]
     values, token_ids = _first(logits_RV, min(count, logits_RV.shape[1]))
     scale = torch.where(inverses > 0, inverses, 1.0).double()[:, None]
-    logprobs = (values.double() - logits_RV.gather(1, greatest).double()) * scale + best.logprobs.double()[
-        :, None
-    ]
-    logprobs = torch.where(token_ids == scored.tokens[:, None], scored.logprobs[:, None], logprobs.float())
+    below = (values.double() - logits_RV.gather(1, greatest).double()) * scale
+    logprobs = torch.where(
+        token_ids == scored.tokens[:, None], scored.logprobs[:, None], (below + best).float()
+    )
     found = []
     for ids, numbers in zip(token_ids.tolist(), logprobs.tolist(), strict=True):
         real = sum(map(math.isfinite, numbers))
@@ -224,7 +225,7 @@ def _named(drawn: Launched, token_ids_RW: Tensor) -> Launched:
 
 
 def _first(logits_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The first `count` of each row, [R, count] values and tokens; the window grows if ties reach over its end."""
+    """The first `count` of each row, values and tokens; the window grows where ties reach over its end."""
     num_words = logits_RV.shape[1]
     for width in (*(w for w in _WIDTHS if count < w < num_words), num_words):
         window = ranked(logits_RV, width)

@@ -1,7 +1,9 @@
-"""Who runs in the next step: prompts in chunks, samples that branch off their prompt, and everyone who decodes.
+"""Who runs in the next step: prompts in chunks, samples that branch off their prompt, and everyone who
+decodes.
 
-Knows no tensor. First come, first served; whoever came last gives up its blocks when there are none left, and is computed anew
-later. Finished rows are replaced at once (continuous batching: Orca, OSDI 2022; chunked prefill: Sarathi, arXiv 2308.16369).
+Knows no tensor. First come, first served; whoever came last gives up its blocks when there are none left, and
+is computed anew later. Finished rows are replaced at once (continuous batching: Orca, OSDI 2022; chunked
+prefill: Sarathi, arXiv 2308.16369).
 """
 
 from bisect import insort
@@ -15,7 +17,9 @@ from groschen.model.kvcache import KEYS_PER_BLOCK
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Tokens first .. last - 1 of a prompt, and where they go: the prompt may have left its row before the step runs."""
+    """Tokens first .. last - 1 of a prompt, and where they go: the prompt may have left its row before the
+    step runs.
+    """
 
     prompt: Prompt
     first: int
@@ -30,7 +34,9 @@ class Branch:
 
     sequence: Sequence
     prompt: Prompt
-    copied_block: tuple[int, int] | None  # from the prompt's half-filled block to its own, after this step's forward
+    copied_block: (
+        tuple[int, int] | None
+    )  # from the prompt's half-filled block to its own, after this step's forward
 
 
 @dataclass(slots=True)
@@ -50,7 +56,8 @@ class Plan:
 class Scheduler:
     """Hands out rows and blocks.
 
-    max_rows: samples that decode together; as many prompts again may be in preparation. chunk_tokens: prompt tokens of one step.
+    max_rows: samples that decode together; as many prompts again may be in preparation. chunk_tokens: prompt
+    tokens of one step.
     """
 
     def __init__(self, pool: BlockPool, max_rows: int, chunk_tokens: int) -> None:
@@ -83,8 +90,8 @@ class Scheduler:
         if blocks_for(longest) > self._pool.num_blocks:
             have = self._pool.num_blocks * KEYS_PER_BLOCK
             raise DoesNotFit(
-                f"prompt and completion may take {longest} tokens, the cache holds {have}; lower max_tokens or give the engine "
-                "more memory"
+                f"prompt and completion may take {longest} tokens, the cache holds {have}; lower max_tokens "
+                "or give the engine more memory"
             )
         insort(self._queue, prompt, key=lambda p: p.arrival)
 
@@ -92,12 +99,18 @@ class Scheduler:
         """Decide the next step and take the blocks that it needs."""
         plan = Plan()
         for sequence in list(self._running):
-            if sequence.status is Status.RUNNING and self._grow(sequence.blocks, sequence.num_tokens, sequence):
+            if sequence.status is Status.RUNNING and self._grow(
+                sequence.blocks, sequence.num_tokens, sequence
+            ):
                 plan.decodes.append(sequence)
-        plan.decodes = [s for s in plan.decodes if s.status is Status.RUNNING]  # a later one may have been pre-empted
+        plan.decodes = [
+            s for s in plan.decodes if s.status is Status.RUNNING
+        ]  # a later one may have been pre-empted
         self._plan_chunks(plan)
         self._plan_branches(plan)
-        while plan.is_empty and len(self._prompts) > 1:  # prompts hold every block and none of their samples can begin
+        while (
+            plan.is_empty and len(self._prompts) > 1
+        ):  # prompts hold every block and none of their samples can begin
             self._step_back(self._prompts[-1])
             self._plan_branches(plan)
         return plan
@@ -126,7 +139,9 @@ class Scheduler:
         return max(count, 0)
 
     def _admit(self, prompt: Prompt) -> bool:
-        """Give a queued prompt a row and all its blocks, shared ones first. Leaves one block for each running row."""
+        """Give a queued prompt a row and all its blocks, shared ones first. Leaves one block for each running
+        row.
+        """
         keys = digests(prompt.token_ids[:-1], self.salt) if prompt.is_cacheable else []
         found = []
         for key in keys:
@@ -168,7 +183,9 @@ class Scheduler:
                 self._drop(prompt)
 
     def _branch(self, plan: Plan, prompt: Prompt) -> bool:
-        """Let one sample leave its prompt: full blocks are shared, a half-filled one is copied, by the last one taken over."""
+        """Let one sample leave its prompt: full blocks are shared, a half-filled one is copied, by the last
+        one taken over.
+        """
         num_full, is_last = len(prompt.token_ids) // KEYS_PER_BLOCK, len(prompt.waiting) == 1
         blocks, copied = prompt.blocks[:num_full], None
         if len(prompt.token_ids) % KEYS_PER_BLOCK:
@@ -176,7 +193,9 @@ class Scheduler:
             own = half if is_last else self._pool.take()
             if own is None and (self._running or len(self._prompts) > 1):
                 return False
-            if own is None:  # alone, and not even one block is left: the other samples compute the prompt again
+            if (
+                own is None
+            ):  # alone, and not even one block is left: the other samples compute the prompt again
                 self.add(Prompt(list(prompt.token_ids), prompt.waiting[1:], prompt.arrival))
                 prompt.waiting, is_last, own = prompt.waiting[:1], True, half
             copied = None if is_last else (half, own)
@@ -194,7 +213,10 @@ class Scheduler:
         return True
 
     def _grow(self, blocks: list[int], num_tokens: int, owner: Sequence) -> bool:
-        """Blocks for this many positions. False if the owner itself was the last to come and had to give way."""
+        """Blocks for this many positions.
+
+        False if the owner itself was the last to come and had to give way.
+        """
         while len(blocks) < blocks_for(num_tokens):
             block = self._pool.take()
             if block is not None:

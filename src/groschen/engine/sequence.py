@@ -1,7 +1,8 @@
 """The state of one sample of a request, and of a prompt that samples wait for.
 
-A `Prompt` is prefilled once; then its samples branch off it, as many at a time as there are free rows. A sample that had to give
-up its blocks becomes a prompt again, of everything it has so far: prefilled anew it goes on with the same bits.
+A `Prompt` is prefilled once; then its samples branch off it, as many at a time as there are free rows. A
+sample that had to give up its blocks becomes a prompt again, of everything it has so far: prefilled anew it
+goes on with the same bits.
 """
 
 from dataclasses import dataclass, field

@@ -43,7 +43,7 @@ def write_texts(given: argparse.Namespace) -> list[Completion]:
 @torch.no_grad()
 def compare(folder: Path, dtype: torch.dtype, completions: list[Completion]) -> dict[str, Any]:
     """What transformers would have written instead, position by position."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).train(False)
     differences, gap, num_tokens = [], 0.0, 0
     for number, completion in enumerate(completions):
         ids = torch.tensor([[*completion.prompt_ids, *completion.token_ids]])

@@ -80,7 +80,9 @@ class Running:
         raise Failed(self._last_words())
 
     def _last_words(self) -> str:
-        status = self._process.poll()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=2)  # its output has ended, it may not have
+        status = self._process.returncode
         lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
         words = lines[-1][:300] if lines else "it wrote nothing"
         return f"exit status {status}: {words} (limit {self._limit:.0f} s)"

@@ -62,6 +62,7 @@ def arguments_parser() -> argparse.ArgumentParser:
         "--quiet-seconds", type=float, default=60, help="wait so long at most for an idle machine"
     )
     made.add_argument("--rivals-only", action="store_true")
+    made.add_argument("--without", default="", help="names of programs to leave out, with commas")
     made.add_argument(
         "--allow-dirty", action="store_true", help="measure uncommitted changes; the result says so"
     )
@@ -177,7 +178,10 @@ def programs_of(given: argparse.Namespace, mode: str, found: Found) -> list[Prog
     source = {"PYTHONPATH": str(HERE.parent / "src")}  # this checkout, whatever is installed
     ours = [] if given.rivals_only else [Program(OURS, (sys.executable, "-m", "ours", *words), source)]
     others = transformers_programs(given, words, found) + vllm_programs(given, words, found)
-    return ours + others + llama_programs(given, mode, found)
+    left_out = given.without.split(",")
+    every = ours + others + llama_programs(given, mode, found)
+    found.skipped |= {one.name: "left out by --without" for one in every if one.name in left_out}
+    return [one for one in every if one.name not in left_out]
 
 
 def measure(given: argparse.Namespace, mode: str) -> tuple[Found, list[Program]]:
@@ -301,8 +305,12 @@ def main() -> None:
     for mode in modes:
         found, programs = measure(given, mode)
         made = result(given, mode, found, programs, dirty)
-        (given.out / f"{made['name']}.json").write_text(json.dumps(made, indent=2) + "\n")
         show(made, found)
+        if not given.rivals_only and OURS not in found.lines:
+            sys.exit(
+                f"{mode} was not measured for {OURS} and no result was written; see why it was skipped above"
+            )
+        (given.out / f"{made['name']}.json").write_text(json.dumps(made, indent=2) + "\n")
 
 
 if __name__ == "__main__":

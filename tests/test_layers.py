@@ -15,7 +15,7 @@ ROOMS = ["__init__", "errors", "records", "cgroups", "machine", "roofs",
 ORDER_IN_ROOM = {
     "model/": """
         shapes rope config kvcache
-        build_kernels compiled portable products attention_gradient operations transformer exactness
+        build_kernels compiled portable products attention_gradient operations fused transformer exactness
         atomic safetensors_folder folder_writer
         gguf_format gguf_names gguf_rope gguf_blocks gguf_writer gguf_tokenizer gguf_config gguf_metadata
         gguf_checkpoint gguf_export

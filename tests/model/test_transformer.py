@@ -177,3 +177,15 @@ def test_a_stale_packed_weight_is_never_used() -> None:
         model.tensors()["model.layers.0.mlp.up_proj.weight"].mul_(1.5)
         after = our_logits(model, token_ids)
     assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_run_in_one_call_have_the_bits_of_layers_run_one_by_one(
+    variant: str, dtype: torch.dtype
+) -> None:
+    """The engine's way and the trainer's: without and with gradients."""
+    model, token_ids = copied(reference(variant), dtype), some_ids(3, 40)
+    with torch.no_grad():
+        fused = our_logits(model, token_ids)
+    assert torch.equal(fused, our_logits(model, token_ids).detach())

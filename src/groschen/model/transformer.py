@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 from groschen.errors import DoesNotFit
 from groschen.model import operations as ops
+from groschen.model.compiled import CompiledOperations
 from groschen.model.config import ModelConfig
+from groschen.model.fused import FusedLayer, FusedLayers
 from groschen.model.kvcache import KeyValueCache, LayerCache, Rows
+from groschen.model.products import CompiledProduct
 from groschen.model.rope import RopeConfig, tables
 from groschen.model.shapes import AttentionShape
 
@@ -74,10 +77,14 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., width]. Returns the same shape."""
+        return ops.rms_norm(self._operations, x, self.weight, self.scale(), self._eps, self._offset)
+
+    def scale(self) -> Tensor:
+        """The weight in the activations' type, made anew whenever it has changed."""
         if self._scale is None or self._scale_version != self.weight._version:
             self._scale = self.weight.detach().to(self._operations.activation_dtype)
             self._scale_version = self.weight._version
-        return ops.rms_norm(self._operations, x, self.weight, self._scale, self._eps, self._offset)
+        return self._scale
 
 
 class Attention(nn.Module):
@@ -150,6 +157,31 @@ class Block(nn.Module):
         out_ND = x_ND + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x_ND)))
         return out_ND
 
+    def fused(self, cosines: Tensor, sines: Tensor) -> FusedLayer:
+        """What the kernels read of this layer when they run it in one call."""
+        attention, mlp = self.self_attn, self.mlp
+        qkv, output = attention.qkv_proj.pack(), attention.o_proj.pack()
+        gate_up, down = mlp.gate_up_proj.pack(), mlp.down_proj.pack()
+        before_mlp, after_mlp = self.pre_feedforward_layernorm, self.post_feedforward_layernorm
+        return FusedLayer(
+            input_norm=self.input_layernorm.scale(),
+            attention_norm=self.post_attention_layernorm.scale(),
+            mlp_norm=None if before_mlp is None else before_mlp.scale(),
+            last_norm=None if after_mlp is None else after_mlp.scale(),
+            query_norm=None if attention.q_norm is None else attention.q_norm.scale(),
+            key_norm=None if attention.k_norm is None else attention.k_norm.scale(),
+            qkv=qkv.weight,
+            output=output.weight,
+            gate_up=gate_up.weight,
+            down=down.weight,
+            qkv_bias=qkv.bias,
+            output_bias=output.bias,
+            gate_up_bias=gate_up.bias,
+            down_bias=down.bias,
+            cosines=cosines,
+            sines=sines,
+        )
+
 
 class Transformer(nn.Module):
     """A decoder with the weights of one checkpoint.
@@ -169,6 +201,10 @@ class Transformer(nn.Module):
         if config.has_tied_head:
             self.lm_head.weight = self.embed_tokens.weight
         self._angles: dict[RopeConfig, tuple[Tensor, Tensor]] = {}
+        self._blocks = [block for block in self.layers if isinstance(block, Block)]
+        self._parameters_of_layers = list(self.layers.parameters())
+        self._fused: FusedLayers | None = None
+        self._fused_version = -1
 
     @property
     def device(self) -> torch.device:
@@ -192,10 +228,30 @@ class Transformer(nn.Module):
         if self.config.embedding_scale is not None:
             scale = torch.tensor(self.config.embedding_scale, dtype=self.norm.weight.dtype).item()
             x_ND = x_ND * scale
-        for index, block in enumerate(self.layers):
-            x_ND = block(x_ND, self.angles(self.config.layers[index].rope), cache.layer(index), rows)
+        fused = None if torch.is_grad_enabled() else self._fused_layers()
+        if fused is not None:
+            x_ND = fused.run(x_ND, rows, cache)
+        else:
+            for index, block in enumerate(self.layers):
+                x_ND = block(x_ND, self.angles(self.config.layers[index].rope), cache.layer(index), rows)
         hidden_ND: Tensor = self.norm(x_ND)
         return hidden_ND
+
+    def _fused_layers(self) -> FusedLayers | None:
+        """The layers for one call of the kernels, made anew if a parameter has changed; None where other
+        operations or products run.
+        """
+        operations = self.kit.operations
+        if not (isinstance(operations, CompiledOperations) and isinstance(self.kit.product, CompiledProduct)):
+            return None
+        version = sum(parameter._version for parameter in self._parameters_of_layers)
+        if self._fused is None or self._fused_version != version:
+            layers = [
+                block.fused(*self.angles(each.rope))
+                for block, each in zip(self._blocks, self.config.layers, strict=True)
+            ]
+            self._fused, self._fused_version = FusedLayers(operations, self.config, layers), version
+        return self._fused
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """hidden: [N, D], only the rows that are needed: the head is 28 % of a 0.5B model. Returns [N, V]

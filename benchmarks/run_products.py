@@ -72,19 +72,10 @@ def step_seconds(way: Way, rows: int) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
-    """Measure, print, keep the result."""
-    made = argparse.ArgumentParser(description="the price of exactness")
-    made.add_argument("--model", required=True)
-    made.add_argument("--rows", default="1,2,4,8,16,32,64,128,512")
-    made.add_argument("--repeats", type=int, default=7)
-    made.add_argument("--allow-dirty", action="store_true")
-    given = made.parse_args()
-    dirty = is_dirty()
-    if dirty and not given.allow_dirty:
-        raise SystemExit("there are uncommitted changes: commit them, or mark the result with --allow-dirty")
+def measure(model: str, counts: list[int], repeats: int) -> tuple[str, dict[str, AtRows]]:
+    """The name of the engine's own way, and every way at every number of rows."""
     kit = kit_for(torch.device("cpu"), torch.bfloat16)
-    linears = [module for module in load_model(given.model).modules() if isinstance(module, Linear)]
+    linears = [module for module in load_model(model).modules() if isinstance(module, Linear)]
     flops = 2 * sum(linear.weight.numel() for linear in linears)
     exact: list[tuple[Product, torch.dtype]] = [
         (kit.product, kit.operations.activation_dtype),
@@ -98,9 +89,9 @@ def main() -> None:
         for product, dtype in (*exact, *inexact)
     ]
     table: dict[str, AtRows] = {}
-    for count in map(int, given.rows.split(",")):
+    for count in counts:
         taken: dict[str, list[float]] = {way.name: [] for way in ways}
-        for repeat in range(given.repeats + 1):
+        for repeat in range(repeats + 1):
             for way in ways:
                 seconds = step_seconds(way, count)
                 if repeat:
@@ -118,8 +109,23 @@ def main() -> None:
             f"{count:4} rows: {figures}; price {100 * (medians[kit.product.name] / fastest - 1):+.0f} %",
             flush=True,
         )
+    return kit.product.name, table
+
+
+def main() -> None:
+    """Measure, print, keep the result."""
+    made = argparse.ArgumentParser(description="the price of exactness")
+    made.add_argument("--model", required=True)
+    made.add_argument("--rows", default="1,2,4,8,16,32,64,128,512")
+    made.add_argument("--repeats", type=int, default=7)
+    made.add_argument("--allow-dirty", action="store_true")
+    given = made.parse_args()
+    dirty = is_dirty()
+    if dirty and not given.allow_dirty:
+        raise SystemExit("there are uncommitted changes: commit them, or mark the result with --allow-dirty")
+    own, table = measure(given.model, [int(count) for count in given.rows.split(",")], given.repeats)
     rows = "64" if "64" in table else next(iter(table))
-    low, high = table[rows].ms_range[kit.product.name]
+    low, high = table[rows].ms_range[own]
     result = {
         "name": "products",
         "commit": commit(dirty),
@@ -128,10 +134,10 @@ def main() -> None:
         "command": f"python benchmarks/run_products.py --model FILE.gguf --rows {given.rows} "
         f"--repeats {given.repeats}",
         "repeats": given.repeats,
-        "median": table[rows].ms[kit.product.name],
+        "median": table[rows].ms[own],
         "min": low,
         "max": high,
-        "way": kit.product.name,
+        "way": own,
         "by_rows": {name: each._asdict() for name, each in table.items()},
     }
     (HERE / "results" / "products.json").write_text(json.dumps(result, indent=2) + "\n")

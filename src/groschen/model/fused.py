@@ -97,8 +97,9 @@ class FusedLayers:
         scratch = torch.empty(len(x_ND) * self._numbers_per_token)
         keys, values = cache.layer(0)
         failed = self._library.decoder(
-            x_ND.data_ptr(), self._described, len(self._layers), ctypes.byref(self._sizes), ctypes.byref(tokens),
-            keys.data_ptr(), values.data_ptr(), keys.numel(), scratch.data_ptr(), torch.get_num_threads(),
+            x_ND.data_ptr(), self._described, len(self._layers), ctypes.byref(self._sizes),
+            ctypes.byref(tokens), keys.data_ptr(), values.data_ptr(), keys.numel(), scratch.data_ptr(),
+            torch.get_num_threads(),
         )  # fmt: skip
         if failed:
             raise MemoryError("no memory for the attention scores of one query block")

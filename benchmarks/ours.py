@@ -2,7 +2,7 @@
 
     cd benchmarks && python -m ours --model FOLDER --data ROWS --mode group64 --repeats 3
 
-The rows of each step are seen by two hooks, one in the layers and one at the head, so that the bare
+The rows of each step are seen by two hooks, one at the embedding and one at the head, so that the bare
 products can be timed at the very same numbers of rows after each repeat.
 """
 
@@ -65,7 +65,7 @@ def watched_steps(model: Transformer) -> Iterator[list[Step]]:
         steps[-1] = steps[-1]._replace(head_rows=steps[-1].head_rows + len(inputs[0]))
 
     hooks = [
-        model.layers[0].register_forward_pre_hook(layer_ran),
+        model.embed_tokens.register_forward_pre_hook(layer_ran),
         model.lm_head.register_forward_pre_hook(head_ran),
     ]
     try:

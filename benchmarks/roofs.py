@@ -22,7 +22,7 @@ Product = Callable[[Step], object]
 """Runs all products of one step with distinct weights in each layer, and nothing else."""
 
 
-def product_seconds(steps: Iterable[Step], product: Product, *, repeats: int = 5, kinds: int = 24) -> float:
+def product_seconds(steps: Iterable[Step], product: Product, *, repeats: int = 3, kinds: int = 8) -> float:
     """Seconds of the bare products of `steps`: each kind measured alone, counted as often as it came.
 
     Of more than `kinds` different steps, the commonest are measured; a rarer one costs what the nearest

@@ -56,7 +56,7 @@ def arguments_parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--llama-model", type=Path, help="the same weights as GGUF; default: MODEL.gguf beside the folder"
     )
-    made.add_argument("--max-seconds", type=float, help="cut a repeat that would take longer")
+    made.add_argument("--max-seconds", type=float, help="cut a rival's repeat that would take longer")
     made.add_argument("--start-seconds", type=float, default=1800, help="limit of one start or one repeat")
     made.add_argument(
         "--quiet-seconds", type=float, default=60, help="wait so long at most for an idle machine"

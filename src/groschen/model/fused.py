@@ -1,8 +1,8 @@
 """All layers of a decoder in one call of the compiled kernels, where no gradient is wanted.
 
-Holds pointers into the packed weights of the layers; `transformer.py` makes them anew whenever a parameter has
-changed. Leaves out the arithmetic, which is that of `compiled.py` in the same order (kernels/decoder.c), the
-embedding, the last norm and the head.
+Holds pointers into the packed weights of the layers; `transformer.py` makes them anew whenever a parameter
+has changed. Leaves out the arithmetic, which is that of `compiled.py` in the same order (kernels/decoder.c),
+the embedding, the last norm and the head.
 """
 
 import ctypes

@@ -176,7 +176,8 @@ def programs_of(given: argparse.Namespace, mode: str, found: Found) -> list[Prog
     """Ours first, then every rival whose path is there."""
     words = common_words(given, mode, given.model)
     source = {"PYTHONPATH": str(HERE.parent / "src")}  # this checkout, whatever is installed
-    ours = [] if given.rivals_only else [Program(OURS, (sys.executable, "-m", "ours", *words), source)]
+    whole = words[:-2] if given.max_seconds else words  # ours is never cut, and so never estimated
+    ours = [] if given.rivals_only else [Program(OURS, (sys.executable, "-m", "ours", *whole), source)]
     others = transformers_programs(given, words, found) + vllm_programs(given, words, found)
     left_out = given.without.split(",")
     every = ours + others + llama_programs(given, mode, found)

@@ -7,9 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from tests.tiny import tiny_engine
 
 from groschen import cli, machine
 from groschen.doctor import Exactness, Examination, MeasuredRoofs
+from groschen.engine.open import Opened
+from groschen.text.bundle import Text
+from groschen.text.chat import ChatTemplate
 
 TOP = Path(__file__).parent.parent
 DOCUMENTS = sorted([*TOP.glob("*.md"), *(TOP / "docs").glob("*.md")])
@@ -87,3 +91,15 @@ def test_the_json_of_doctor_has_the_keys_that_its_page_shows() -> None:
     assert set(example["exactness"][0]) == names(Exactness)
     assert set(example["cpu"]) == names(machine.Cpu)
     assert set(example["caches"]) == names(machine.Caches)
+
+
+def test_the_python_of_the_engine_page_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = ChatTemplate({"default": "{{ messages[0].content }}"}, special_tokens={})
+    engine = tiny_engine()
+    opened = Opened(engine, Text(tokenizer=engine.tokenizer, template=template))
+    monkeypatch.setattr("groschen.engine.open.open_engine", lambda source: opened)
+    (program,) = blocks(TOP / "docs" / "engine.md", "python")
+    exec(compile(program, "docs/engine.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) >= 8

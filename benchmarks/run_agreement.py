@@ -3,8 +3,8 @@ types.
 
     python benchmarks/run_agreement.py --model FILE.gguf --data ROWS.jsonl [--questions 20] [--new-tokens 128]
 
-The model is exported to a folder that transformers loads, in float32 and in bfloat16 (both hold the same
-bfloat16 weights). Our text is fed to transformers whole: if it prefers the same token at every position, it
+The model is exported to a folder that transformers loads, in float32 and, if asked for, in bfloat16 (both
+hold the same bfloat16 weights). Our text is fed to transformers whole: if it prefers the same token at every position, it
 would have written the same text. Where it prefers another, the lead of its token over ours is recorded: that
 says whether a rule differs or a rounding.
 """
@@ -84,13 +84,16 @@ def main() -> None:
     made.add_argument("--data", required=True, type=Path)
     made.add_argument("--questions", type=int, default=20)
     made.add_argument("--new-tokens", type=int, default=128)
+    made.add_argument(
+        "--with-bf16", action="store_true", help="compare in bfloat16 as well; minutes on a CPU"
+    )
     given = made.parse_args()
     dirty = is_dirty()
     completions = write_texts(given)
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
         export_folder(given.model, Path(scratch) / "model")
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype in (torch.float32, *([torch.bfloat16] if given.with_bf16 else [])):
             name = str(dtype).removeprefix("torch.")
             found[name] = compare(Path(scratch) / "model", dtype, completions)
             print(

@@ -4,9 +4,9 @@ types.
     python benchmarks/run_agreement.py --model FILE.gguf --data ROWS.jsonl [--questions 20] [--new-tokens 128]
 
 The model is exported to a folder that transformers loads, in float32 and, if asked for, in bfloat16 (both
-hold the same bfloat16 weights). Our text is fed to transformers whole: if it prefers the same token at every position, it
-would have written the same text. Where it prefers another, the lead of its token over ours is recorded: that
-says whether a rule differs or a rounding.
+hold the same bfloat16 weights). Our text is fed to transformers whole: if it prefers the same token at every
+position, it would have written the same text. Where it prefers another, the lead of its token over ours is
+recorded: that says whether a rule differs or a rounding.
 """
 
 import argparse

@@ -13,6 +13,7 @@ import datetime as dt
 import json
 import os
 import platform
+import re
 import shlex
 import statistics
 import subprocess
@@ -239,8 +240,8 @@ def roof_share(lines: list[Line]) -> float | None:
 
 
 def homeless(command: str) -> str:
-    """The command without the path of this user's home."""
-    return command.replace(str(Path.home()), "~")
+    """The command with absolute paths cut to their names: where things lie on this machine helps nobody."""
+    return re.sub(r"(?<![\w.])/(?:[^\s/:]+/)+([^\s/:]+)", r"\1", command)
 
 
 def rival_record(name: str, found: Found, programs: list[Program]) -> Line:

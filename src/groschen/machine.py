@@ -6,6 +6,7 @@ that a test can give it a made-up tree.
 """
 
 import math
+import mmap
 import os
 import platform
 import sys
@@ -190,6 +191,17 @@ def prepare(device: torch.device) -> None:
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = (False, False)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cuda.preferred_blas_library("cublaslt")
+
+
+def zeroed_memory(num_bytes: int) -> mmap.mmap:
+    """Private memory that becomes resident where it is written, in huge pages where the kernel gives them.
+
+    A step that streams a gigabyte of weights through pages of 4 KiB waits for their translation.
+    """
+    memory = mmap.mmap(-1, max(num_bytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def free_memory_bytes(device: torch.device) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from groschen import machine
 from groschen.model.kvcache import LayerCache, Rows
 from groschen.model.shapes import AttentionShape, Categorical
 
@@ -25,6 +26,11 @@ _SIGNATURES: dict[str, Sequence[type]] = {
     "gate": [_POINTER] * 2 + [_LONG] * 2 + [_INT] * 2,
     "categorical": [_POINTER] + [_LONG] * 3 + [_POINTER] * 5 + [_INT] * 2,
 }
+
+
+def _roomy(size: int, dtype: torch.dtype) -> Tensor:
+    """[size] in huge pages where the kernel gives them."""
+    return torch.frombuffer(machine.zeroed_memory(size * dtype.itemsize), dtype=dtype, count=size)
 
 
 def _rows_of(x: Tensor) -> int:
@@ -147,7 +153,7 @@ class CompiledOperations:
         outputs, inputs = weight.shape
         panel = 2 * self.lanes()
         size = (outputs + panel - 1) // panel * panel * inputs
-        packed = torch.empty(size, dtype=weight.dtype) if into is None else into
+        packed = _roomy(size, weight.dtype) if into is None else into
         assert weight.is_contiguous() and packed.numel() == size and packed.dtype == weight.dtype
         self.library.pack_weight(
             weight.data_ptr(),

@@ -1,7 +1,7 @@
 /* Vectors of float that every C compiler with GNU vector extensions understands, and the few functions on them.
  *
  * Compiled with -ffp-contract=off: where a product and a sum are rounded once, `fused` says so. Left to the compiler, a loop and
- * its copy for overlapping pointers fuse differently, and a row's bits depend on where its buffer happens to lie.
+ * its copy for overlapping pointers may fuse differently, and a row's bits would depend on where its buffer lies.
  * Leaves out: anything whose order of additions would depend on the width of the machine's registers without saying so.
  * LANES is part of the meaning of a sum here: the compiled library is one machine class.
  */

@@ -5,7 +5,7 @@ whom is decided in `engine/blocks.py` (for a training batch, by `Rows.of_sequenc
 arXiv 2309.06180.
 """
 
-import mmap
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from groschen import machine
 from groschen.model.config import ModelConfig
 
 KEYS_PER_BLOCK = 16  # kernels/vectors.h has the same number
@@ -115,9 +116,7 @@ class Rows:
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    count = 1
-    for size in shape:
-        count *= size
-    return torch.frombuffer(mmap.mmap(-1, max(count, 1) * dtype.itemsize), dtype=dtype, count=count).view(
+    count = math.prod(shape)
+    return torch.frombuffer(machine.zeroed_memory(count * dtype.itemsize), dtype=dtype, count=count).view(
         shape
     )

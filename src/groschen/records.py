@@ -4,6 +4,7 @@ New knowledge is a new record or a new field, never a new meaning of an old one.
 behaviour.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -79,3 +80,86 @@ class Completion:
     prompt_logprobs: tuple[float, ...] = ()  # of prompt tokens 1, 2, ...; the first token has none
     prompt_alternatives: tuple[Alternatives, ...] = ()
     stop: str | None = None  # the stop string that ended it
+
+
+class Split(StrEnum):
+    """Which part of a task a problem belongs to. A problem never moves."""
+
+    TRAIN = "train"
+    DEV = "dev"  # looked at often: chooses the best checkpoint and the base's best prompt
+    TEST = "test"  # looked at once: what the report claims
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One item of a task."""
+
+    key: str  # stable, and unique within the task
+    messages: tuple[Mapping[str, object], ...]  # the prompt as chat messages
+    answer: object = None  # the reference, a JSON value; what it means is the verifier's affair
+    meta: Mapping[str, object] = field(default_factory=dict)
+    split: Split | None = None  # where the task's author put it; None: decided by a hash of its content
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a verifier found. `reward` is what training may shape, `passed` what reports count; neither is
+    made from the other.
+    """
+
+    reward: float
+    passed: bool
+    # Named parts, for people and controls. Two have a meaning everywhere: "format" (the answer stood where it
+    # was asked for) and "lenient" (passed if the answer may stand anywhere).
+    parts: Mapping[str, float | bool | str | None] = field(default_factory=dict)
+    error: str | None = None  # the verifier broke: such a rollout is neither trained nor graded
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """One completion of a problem with its verdict."""
+
+    completion: Completion
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The completions of one problem."""
+
+    problem: Problem
+    rollouts: tuple[Rollout, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalRecord:
+    """One graded completion of an evaluation: a line of evaluations/*.jsonl in a run folder."""
+
+    key: str  # of the problem
+    sample: int  # 0 .. k - 1
+    prompt: str  # the last user message
+    text: str  # the completion
+    answer: str  # the reference as text
+    passed: bool
+    reward: float
+    parts: Mapping[str, float | bool | str | None]
+    error: str | None
+    num_tokens: int
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerEntry:
+    """What one span of a run took: a line of ledger.jsonl."""
+
+    phase: str  # "generation", "verification", "training", "evaluation", "checkpoint" or "loading"
+    step: int  # of the recipe; 0 before the first
+    wall_s: float
+    cpu_s: float
+    prompt_tokens: int = 0  # computed, shared prompts once
+    generated_tokens: int = 0
+    trained_tokens: int = 0
+    flops: float = 0.0  # by formula, see flops.py
+    joules: float | None = None
+    joules_method: str = "none"  # "measured", "estimated" or "none"

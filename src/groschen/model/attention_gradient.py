@@ -19,19 +19,44 @@ def backward(
     """Gradients of queries [N, H, E], keys [N, K, E] and values [N, K, Ev], given that of the output [N, H,
     Ev].
 
-    Every row must begin at position 0 within the N tokens: what lies only in the cache has no gradient.
+    A row is its shared prompt, if it has one, and its own tokens: what lies only in the cache has no
+    gradient.
     """
     grads = [torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (queries, keys, values)]
     for first, last in rows.runs():
-        assert int(rows.positions[first]) == 0, "a training row must hold its whole context"
-        for start in range(first, last, _QUERIES_AT_ONCE):
-            end = min(start + _QUERIES_AT_ONCE, last)
-            low = max(first, start + 1 - shape.window) if shape.window else first
-            seen, asked = slice(low, end), slice(start, end)
-            part = _block(queries[asked], keys[seen], values[seen], grad[asked], start - low, shape)
-            for total, where, piece in zip(grads, (asked, seen, seen), part, strict=True):
-                total[where] += piece
+        start, end = rows.prefixes[int(rows.row[first])] if rows.prefixes else (0, 0)
+        before = end - start
+        assert int(rows.positions[first]) == before, "a training row must hold its whole context"
+        row_keys, row_values = keys[first:last], values[first:last]
+        if before:
+            row_keys = torch.cat([keys[start:end], row_keys])
+            row_values = torch.cat([values[start:end], row_values])
+        own = slice(first, last)
+        parts = _row(queries[own], row_keys, row_values, grad[own], before, shape)
+        grads[0][own] += parts[0]
+        for total, piece in zip(grads[1:], parts[1:], strict=True):
+            total[start:end] += piece[:before]
+            total[own] += piece[before:]
     return grads[0].to(queries.dtype), grads[1].to(keys.dtype), grads[2].to(values.dtype)
+
+
+def _row(
+    queries: Tensor, keys: Tensor, values: Tensor, grad: Tensor, before: int, shape: AttentionShape
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries [T, H, E] that follow the first `before` of the keys [before + T, K, E], in blocks of
+    queries.
+    """
+    if len(queries) <= _QUERIES_AT_ONCE and not shape.window:
+        return _block(queries, keys, values, grad, before, shape)
+    grads = [torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (queries, keys, values)]
+    for start in range(0, len(queries), _QUERIES_AT_ONCE):
+        end = min(start + _QUERIES_AT_ONCE, len(queries))
+        low = max(0, before + start + 1 - shape.window) if shape.window else 0
+        asked, seen = slice(start, end), slice(low, before + end)
+        part = _block(queries[asked], keys[seen], values[seen], grad[asked], before + start - low, shape)
+        for total, where, piece in zip(grads, (asked, seen, seen), part, strict=True):
+            total[where] += piece
+    return grads[0], grads[1], grads[2]
 
 
 def _fold(x: Tensor, kv_heads: int) -> Tensor:

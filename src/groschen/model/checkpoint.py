@@ -26,6 +26,9 @@ from groschen.model.gguf_checkpoint import GgufCheckpoint
 from groschen.model.gguf_format import MAGIC
 from groschen.model.safetensors_folder import SafetensorsFolder, open_file
 
+BUILT_IN = "penny"  # the model in the package
+_BUILT_IN_FOLDER = Path(__file__).parents[1] / "penny"
+_RUN_MARK = "manifest.json"  # what a run folder has and a model folder has not
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WANTED_FROM_HUB = ["*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
 _NOT_WANTED_FROM_HUB = ["*/*", "consolidated*"]  # the same weights again for other programs
@@ -57,13 +60,18 @@ class Checkpoint(Protocol):
 
 
 def open_checkpoint(source: str) -> Checkpoint:
-    """The checkpoint that `source` means: a Hugging Face folder, a .gguf file or a hub id like org/name.
+    """The checkpoint that `source` means: `penny`, a Hugging Face folder, a .gguf file, a hub id like
+    org/name, or the folder of a run, whose best checkpoint is taken.
 
     A path that exists wins over a hub id. HF_HUB_OFFLINE, HF_HOME and HF_TOKEN are honoured by
     huggingface_hub.
     Raises BadFile if there is no such thing or it is damaged, Unsupported if it isn't honoured.
     """
     path = Path(source).expanduser()
+    if source == BUILT_IN and not path.exists():
+        path = _BUILT_IN_FOLDER
+    if (path / _RUN_MARK).is_file():
+        path = _best_of_run(path)
     if path.is_dir():
         return SafetensorsFolder(path)
     if path.exists():
@@ -74,6 +82,16 @@ def open_checkpoint(source: str) -> Checkpoint:
             "org/name"
         )
     return SafetensorsFolder(_download(source))
+
+
+def _best_of_run(run: Path) -> Path:
+    """The checkpoint that `best` names, else the newest."""
+    if (run / "best").is_dir():
+        return (run / "best").resolve()
+    found = sorted((run / "checkpoints").glob("step-??????"))
+    if not found:
+        raise BadFile(f"the run in {run} has no checkpoint yet; let it go on: groschen train --resume {run}")
+    return found[-1]
 
 
 def load_weights(model_tensors: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:

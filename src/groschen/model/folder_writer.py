@@ -51,7 +51,7 @@ def write_folder(
         for name, content in extra_files.items():
             _write(place / name, content)
         for file_name, shard in shards.items():
-            _write_safetensors(place / file_name, shard)
+            write_safetensors(place / file_name, shard)
         if len(shards) > 1:
             _write(place / INDEX_FILE, _json(_index(shards)))
 
@@ -114,7 +114,8 @@ def _index(shards: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
     return {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
 
 
-def _write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write one safetensors file and see it to the disk. Raises OSError."""
     # Widest types first, so that every tensor lies on a multiple of its own item size.
     order = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}

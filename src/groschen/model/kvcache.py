@@ -7,7 +7,7 @@ arXiv 2309.06180.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -80,6 +80,12 @@ class Rows:
     visible: Tensor
     tables: Tensor
     num_single: int = 0  # so many tokens at the front are alone in their rows (decode)
+    # Tokens whose keys and values go to further slots too: the last, half-filled block of a prompt that
+    # rows share.
+    copies: tuple[Tensor, Tensor] | None = None  # [C] int64 tokens, [C] int64 slots
+    prefixes: tuple[
+        tuple[int, int], ...
+    ] = ()  # for each row, first and last + 1 of the tokens of its shared prompt
 
     def runs(self) -> list[tuple[int, int]]:
         """First token and the one after the last, of each stretch of tokens of one row, without the single
@@ -111,6 +117,65 @@ class Rows:
         )
         positions = torch.cat([torch.arange(length) for length in lengths])
         return cls.at(row.to(device), positions.to(device), tables.to(device))
+
+    @classmethod
+    def of_groups(cls, groups: Sequence[tuple[int, Sequence[int]]], device: torch.device) -> "Rows":
+        """Rows for groups laid end to end: the tokens of a prompt once, then what follows it in each
+        completion.
+
+        groups: (length of the prompt, lengths of its completions, none of them 0). A row's context is the
+        prompt's tokens and its own.
+        """
+        layout = _GroupLayout()
+        for prompt, completions in groups:
+            layout.add(prompt, completions)
+        return layout.rows(cls, device)
+
+
+class _GroupLayout:
+    """Blocks, positions and copies of groups, filled one group at a time."""
+
+    def __init__(self) -> None:
+        self.tables: list[list[int]] = []
+        self.row: list[int] = []
+        self.positions: list[int] = []
+        self.prefixes: list[tuple[int, int]] = []
+        self.copies: list[tuple[int, int]] = []
+        self.num_blocks = 0
+
+    def add(self, prompt: int, completions: Sequence[int]) -> None:
+        first = len(self.row)
+        shared = self._open([], 0, prompt, (0, 0))
+        whole, tail = divmod(prompt, KEYS_PER_BLOCK)
+        for length in completions:
+            table = self._open(shared[:whole], prompt, length, (first, first + prompt))
+            self.copies += [
+                (first + prompt - tail + i, table[whole] * KEYS_PER_BLOCK + i) for i in range(tail)
+            ]
+
+    def _open(self, blocks: list[int], start: int, length: int, prefix: tuple[int, int]) -> list[int]:
+        """A row of `length` tokens from position `start` on, behind the given blocks."""
+        missing = -(-(start + length) // KEYS_PER_BLOCK) - len(blocks)
+        table = blocks + list(range(self.num_blocks, self.num_blocks + missing))
+        self.num_blocks += missing
+        self.row += [len(self.tables)] * length
+        self.positions += range(start, start + length)
+        self.tables.append(table)
+        self.prefixes.append(prefix)
+        return table
+
+    def rows(self, kind: type[Rows], device: torch.device) -> Rows:
+        widest = max(len(table) for table in self.tables)
+        tables = torch.tensor(
+            [table + [0] * (widest - len(table)) for table in self.tables], dtype=torch.int32
+        )
+        row, positions = torch.tensor(self.row, dtype=torch.int32), torch.tensor(self.positions)
+        rows = kind.at(row.to(device), positions.to(device), tables.to(device))
+        copies = None
+        if self.copies:
+            tokens, slots = torch.tensor(self.copies).t().contiguous().to(device)
+            copies = (tokens, slots)
+        return replace(rows, copies=copies, prefixes=tuple(self.prefixes))
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

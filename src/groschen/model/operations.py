@@ -144,8 +144,36 @@ def attend(
     """
     if _wants_gradient(queries, keys, values):
         return _apply(_Attend, queries, keys, values, operations, cache, rows, shape)
-    operations.store(keys, values, cache, rows.slots)
+    _store(operations, keys, values, cache, rows)
     return operations.attend(queries, cache, rows, shape)
+
+
+def _store(operations: Operations, keys: Tensor, values: Tensor, cache: LayerCache, rows: Rows) -> None:
+    operations.store(keys, values, cache, rows.slots)
+    if rows.copies is not None:
+        tokens, slots = rows.copies
+        operations.store(keys[tokens], values[tokens], cache, slots)
+
+
+def embed(token_ids: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """token_ids: [N], weight: [V, D]. Returns [N, D] of the activations' type."""
+    if _wants_gradient(weight):
+        return _apply(_Embed, token_ids, weight, dtype)
+    return torch.nn.functional.embedding(token_ids, weight).to(dtype)
+
+
+class _Embed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, token_ids: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(token_ids)
+        ctx.shape = weight.shape
+        return torch.nn.functional.embedding(token_ids, weight).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (token_ids,) = ctx.saved_tensors
+        total = torch.zeros(ctx.shape, dtype=torch.float32, device=grad.device)
+        return None, total.index_add_(0, token_ids, grad.float()), None
 
 
 class _Multiply(torch.autograd.Function):
@@ -154,15 +182,17 @@ class _Multiply(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, product: Product, packed: Packed
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.has_bias = bias is not None
+        ctx.has_bias, ctx.product = bias is not None, product
         return product.multiply(x, packed.weight, weight.shape[0], packed.bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        grad_x = grad @ weight.to(grad.dtype) if ctx.needs_input_grad[0] else None
-        grad_weight = (grad.t() @ x).to(weight.dtype) if ctx.needs_input_grad[1] else None
-        grad_bias = grad.float().sum(0).to(weight.dtype) if ctx.has_bias and ctx.needs_input_grad[2] else None
+        grad_x = ctx.product.input_gradient(grad, weight) if ctx.needs_input_grad[0] else None
+        # Gradients of parameters are float32; autograd rounds them where a parameter's grad_dtype is
+        # narrower.
+        grad_weight = ctx.product.weight_gradient(grad, x) if ctx.needs_input_grad[1] else None
+        grad_bias = grad.float().sum(0) if ctx.has_bias and ctx.needs_input_grad[2] else None
         return grad_x, grad_weight, grad_bias, None, None
 
 
@@ -183,7 +213,7 @@ class _RmsNorm(torch.autograd.Function):
         normed = wide * inverse
         scaled = grad * (ctx.offset + weight.float())
         grad_x = inverse * (scaled - normed * (scaled * normed).mean(-1, keepdim=True))
-        grad_weight = (grad * normed).flatten(0, -2).sum(0).to(weight.dtype)
+        grad_weight = (grad * normed).flatten(0, -2).sum(0)
         return grad_x.to(x.dtype), grad_weight, None, None, None, None
 
 
@@ -236,7 +266,7 @@ class _Attend(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(queries, keys, values)
         ctx.rows, ctx.shape = rows, shape
-        operations.store(keys.detach(), values.detach(), cache, rows.slots)
+        _store(operations, keys.detach(), values.detach(), cache, rows)
         return operations.attend(queries, cache, rows, shape)
 
     @staticmethod
@@ -246,4 +276,15 @@ class _Attend(torch.autograd.Function):
         return *gradients, None, None, None, None
 
 
-__all__ = ["Kit", "Operations", "Packed", "attend", "gate", "kit_for", "multiply", "rms_norm", "rotate"]
+__all__ = [
+    "Kit",
+    "Operations",
+    "Packed",
+    "attend",
+    "embed",
+    "gate",
+    "kit_for",
+    "multiply",
+    "rms_norm",
+    "rotate",
+]

@@ -35,9 +35,31 @@ class Product(Protocol):
     def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
         """x: [N, inputs]; bias: [outputs] of x's type. Returns [N, outputs] of x's type."""
 
+    def input_gradient(self, grad: Tensor, weight: Tensor) -> Tensor:
+        """grad: [N, outputs], weight: [outputs, inputs]. Returns grad W, [N, inputs] of grad's type."""
+
+    def weight_gradient(self, grad: Tensor, x: Tensor) -> Tensor:
+        """grad: [N, outputs], x: [N, inputs]. Returns grad^T x, [outputs, inputs] float32."""
+
+
+class TorchGradients:
+    """The two products of a gradient by torch: hundreds of rows, and no row of them is ever compared with a
+    row of another batch, so the fastest kernel may run.
+    """
+
+    def input_gradient(self, grad: Tensor, weight: Tensor) -> Tensor:
+        """See Product."""
+        return grad @ weight.to(grad.dtype)
+
+    def weight_gradient(self, grad: Tensor, x: Tensor) -> Tensor:
+        """See Product. bfloat16 is widened only where the product could not add up in float32 otherwise."""
+        if grad.is_cuda and grad.dtype == torch.bfloat16:
+            return torch.mm(grad.t(), x, out_dtype=torch.float32)
+        return grad.t().float() @ x.float()
+
 
 @dataclass(frozen=True)
-class CompiledProduct:
+class CompiledProduct(TorchGradients):
     """Our kernel. See kernels/product.c."""
 
     operations: CompiledOperations
@@ -53,7 +75,7 @@ class CompiledProduct:
 
 
 @dataclass(frozen=True)
-class OneDnnProduct:
+class OneDnnProduct(TorchGradients):
     """bfloat16 in hardware (avx512_bf16, AMX). One row takes another kernel there, so it is padded to four.
 
     Four rows cost 42 ms where one costs 36 and two cost 50: all products of a 0.5B model on two Zen 4 cores,
@@ -77,7 +99,7 @@ class OneDnnProduct:
 
 
 @dataclass(frozen=True)
-class WidenedProduct:
+class WidenedProduct(TorchGradients):
     """float32 products of widened weights, packed by oneDNN for 64 rows (packed for one row, one row would
     differ).
     """
@@ -97,7 +119,7 @@ class WidenedProduct:
 
 
 @dataclass(frozen=True)
-class PlainProduct:
+class PlainProduct(TorchGradients):
     """torch's own product; rows are padded to what the device's kernels need to be alike."""
 
     name: str = "plain"

@@ -76,29 +76,49 @@ class SafetensorsFolder:
 
     def read(self, name: str) -> Tensor:
         """The whole tensor `name`, in the type it is stored in; Unsupported if that isn't a float type."""
-        place = self._places[name]
-        return self._read(name, place, 0, math.prod(place.shape)).reshape(place.shape)
+        return _read_whole(name, self._places[name])
 
     def read_rows(self, name: str, start: int, stop: int) -> Tensor:
         """Rows `start` to `stop` (excluded) of the tensor `name`, in the type it is stored in."""
         place = self._places[name]
         width = math.prod(place.shape[1:])
-        return self._read(name, place, start * width, stop * width).reshape(stop - start, *place.shape[1:])
+        return _read(name, place, start * width, stop * width).reshape(stop - start, *place.shape[1:])
 
-    def _read(self, name: str, place: _Place, start: int, stop: int) -> Tensor:
-        if place.dtype not in _WEIGHT_DTYPES:
-            raise Unsupported(
-                f"tensor '{name}' of {place.path} is stored as {place.dtype}; only "
-                f"{', '.join(_WEIGHT_DTYPES)} are read: use a checkpoint that is not quantised"
-            )
-        dtype = DTYPES[place.dtype]
-        numbers = torch.empty(stop - start, dtype=dtype)
-        with open_file(place.path) as file:
-            file.seek(place.offset + start * dtype.itemsize)
-            num_read = file.readinto(numbers.view(torch.uint8).numpy().data) if stop > start else 0
-        if num_read != numbers.nbytes:
-            raise BadFile(f"{place.path} became shorter while tensor '{name}' was read; get the file again")
-        return numbers
+
+class SafetensorsFile:
+    """The tensors of one file that is no model, such as the state of an optimizer."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the header. Raises BadFile if the file is missing, truncated or corrupt."""
+        self._places = _read_header(path)
+
+    def names(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of each tensor by its name."""
+        return {name: place.shape for name, place in self._places.items()}
+
+    def read(self, name: str) -> Tensor:
+        """The whole tensor `name`, in the type it is stored in."""
+        return _read_whole(name, self._places[name])
+
+
+def _read_whole(name: str, place: _Place) -> Tensor:
+    return _read(name, place, 0, math.prod(place.shape)).reshape(place.shape)
+
+
+def _read(name: str, place: _Place, start: int, stop: int) -> Tensor:
+    if place.dtype not in _WEIGHT_DTYPES:
+        raise Unsupported(
+            f"tensor '{name}' of {place.path} is stored as {place.dtype}; only "
+            f"{', '.join(_WEIGHT_DTYPES)} are read: use a checkpoint that is not quantised"
+        )
+    dtype = DTYPES[place.dtype]
+    numbers = torch.empty(stop - start, dtype=dtype)
+    with open_file(place.path) as file:
+        file.seek(place.offset + start * dtype.itemsize)
+        num_read = file.readinto(numbers.view(torch.uint8).numpy().data) if stop > start else 0
+    if num_read != numbers.nbytes:
+        raise BadFile(f"{place.path} became shorter while tensor '{name}' was read; get the file again")
+    return numbers
 
 
 def read_json(path: Path) -> dict[str, Any]:

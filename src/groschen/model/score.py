@@ -30,18 +30,19 @@ def token_logprobs(
         part = slice(start, start + ROWS_AT_ONCE)
         if torch.is_grad_enabled() and hidden_ND.requires_grad:
             scored = checkpoint(
-                _score, model, hidden_ND[part], token_ids_N[part], temperature, use_reentrant=False
+                score, model, hidden_ND[part], token_ids_N[part], temperature, use_reentrant=False
             )
         else:
-            scored = _score(model, hidden_ND[part], token_ids_N[part], temperature)
+            scored = score(model, hidden_ND[part], token_ids_N[part], temperature)
         logprobs.append(scored[0])
         entropies.append(scored[1])
     return torch.cat(logprobs), torch.cat(entropies)
 
 
-def _score(
-    model: Transformer, hidden_ND: Tensor, token_ids_N: Tensor, temperature: float
+def score(
+    model: Transformer, hidden_ND: Tensor, token_ids_N: Tensor, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
+    """As `token_logprobs`, all rows at once: [N, V] logits are held until the gradient is taken."""
     logits_NV = model.logits(hidden_ND)
     inverses_N = torch.full((len(token_ids_N),), 1.0 / temperature, device=logits_NV.device)
     scored: tuple[Tensor, Tensor] = _Score.apply(  # type: ignore[no-untyped-call]

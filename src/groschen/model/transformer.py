@@ -33,9 +33,9 @@ class Embedding(nn.Module):
         super().__init__()
         self.weight = _parameter(num_tokens, width, dtype=dtype)
 
-    def forward(self, token_ids_N: Tensor) -> Tensor:
-        """token_ids: [N] int64. Returns [N, width] of the weight's type."""
-        return nn.functional.embedding(token_ids_N, self.weight)
+    def forward(self, token_ids_N: Tensor, dtype: torch.dtype) -> Tensor:
+        """token_ids: [N] int64. Returns [N, width] of the given type."""
+        return ops.embed(token_ids_N, self.weight, dtype)
 
 
 class Linear(nn.Module):
@@ -224,11 +224,11 @@ class Transformer(nn.Module):
 
     def forward(self, token_ids_N: Tensor, rows: Rows, cache: KeyValueCache) -> Tensor:
         """token_ids: [N] int64. Returns the normed hidden state of every token, [N, D]."""
-        x_ND = self.embed_tokens(token_ids_N).to(self.activation_dtype)
+        x_ND = self.embed_tokens(token_ids_N, self.activation_dtype)
         if self.config.embedding_scale is not None:
             scale = torch.tensor(self.config.embedding_scale, dtype=self.norm.weight.dtype).item()
             x_ND = x_ND * scale
-        fused = None if torch.is_grad_enabled() else self._fused_layers()
+        fused = None if torch.is_grad_enabled() or rows.copies is not None else self._fused_layers()
         if fused is not None:
             x_ND = fused.run(x_ND, rows, cache)
         else:

@@ -1,0 +1,1 @@
+"""Training: advantages, losses, batches, one update, and the recipes that chain them."""

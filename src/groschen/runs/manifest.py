@@ -1,0 +1,96 @@
+"""A run's birth certificate: what made it, from what, on which machine. Written once, never changed.
+
+`check_inputs` decides at a resume what must be the same (model, task, seed) and what may differ but may cost
+equal bits (versions, commit, machine). Leaves out the settings, which stand in config.toml; only their digest
+is here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from groschen.errors import BadFile, BadRequest
+from groschen.model.atomic import write_synced
+
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a report and a resume must know about the beginning of a run. Digests are SHA-256, hex."""
+
+    groschen: str  # version
+    commit: str | None  # of the source, if it was run from a checkout
+    created: str  # ISO 8601, UTC
+    model: str  # as it was named
+    model_digest: str
+    task: str  # as it was named
+    task_digest: str
+    seed: int
+    machine: Mapping[str, object]
+    exact: bool  # whether rows have the same bits alone, in a batch and in chunks there
+    first_inexact: str | None  # the first operation that is not
+    versions: Mapping[str, str]  # torch, python
+    num_parameters: int
+    config_digest: str  # of config.toml
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the run folder. Raises BadFile if there is none, or not a whole one."""
+    path = folder / NAME
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadFile(f"{folder} is not a run folder: it has no {NAME}; check the name") from error
+    except OSError as error:
+        raise BadFile(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
+    except msgspec.DecodeError as error:
+        raise BadFile(f"{path} is not a manifest ({error}); restore it from a copy of the run") from error
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write it into a folder that is not under its final name yet. Raises OSError."""
+    with write_synced(folder / NAME) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+
+def check_inputs(begun: Manifest, now: Manifest) -> tuple[str, ...]:
+    """Sentences on what differs and may change the bits of a run that goes on with `now`.
+
+    Raises BadRequest if the model, the task or the seed is another one.
+    """
+    if begun.model_digest != now.model_digest:
+        raise BadRequest(
+            f"the run began with the model '{begun.model}' ({begun.model_digest[:12]}), and '{now.model}' "
+            f"holds other weights now ({now.model_digest[:12]}); bring the first ones back or begin a new run"
+        )
+    if begun.task_digest != now.task_digest:
+        raise BadRequest(
+            f"the task '{begun.task}' changed since the run began ({begun.task_digest[:12]}, now "
+            f"{now.task_digest[:12]}); bring the old one back or begin a new run"
+        )
+    if begun.seed != now.seed:
+        raise BadRequest(f"the run began with seed {begun.seed} and cannot go on with seed {now.seed}")
+    pairs: list[tuple[str, object, object]] = [
+        ("groschen", begun.groschen, now.groschen),
+        ("commit", begun.commit, now.commit),
+    ]
+    pairs += [(name, begun.versions.get(name), version) for name, version in now.versions.items()]
+    pairs += [("exactness", _exactness(begun), _exactness(now))]
+    pairs += [(f"machine.{key}", begun.machine.get(key), value) for key, value in now.machine.items()
+              if key not in _VARIES]  # fmt: skip
+    return tuple(
+        f"{name} was {old} when the run began and is {new} now: the bits may differ from a run in one go"
+        for name, old, new in pairs
+        if old != new
+    )
+
+
+# Keys of the machine that change from hour to hour and never change a bit.
+_VARIES = frozenset({"memory_bytes", "free_bytes", "roofs", "bf16_gflops", "read_gbps"})
+
+
+def _exactness(manifest: Manifest) -> str:
+    return "exact" if manifest.exact else f"not exact ({manifest.first_inexact})"

@@ -84,8 +84,25 @@ def test_the_config_names_the_type_of_the_weights(
     assert json.loads((tmp_path / "m" / "config.json").read_text()) == expected
 
 
-@pytest.mark.parametrize("name", ["../x", "config.json", "a/b", "model.safetensors", "w.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../x",
+        "config.json",
+        "a/b",
+        "additional_chat_templates/../x",
+        "additional_chat_templates/",
+        "model.safetensors",
+        "w.safetensors",
+    ],
+)
 def test_an_extra_file_cannot_take_the_place_of_a_weight_file(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadRequest, match="extra file"):
         write_folder(tmp_path / "m", {}, {"a": torch.ones(1)}, {name: b""})
     assert not (tmp_path / "m").exists()
+
+
+def test_templates_by_name_lie_in_the_one_folder_that_may_be_inside(tmp_path: Path) -> None:
+    files = {"chat_template.jinja": b"plain", "additional_chat_templates/tool_use.jinja": b"with tools"}
+    write_folder(tmp_path / "m", {}, {"a": torch.ones(1)}, files)
+    assert (tmp_path / "m" / "additional_chat_templates" / "tool_use.jinja").read_bytes() == b"with tools"

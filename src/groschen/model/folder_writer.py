@@ -21,6 +21,7 @@ from groschen.model.safetensors_folder import DTYPES, INDEX_FILE, SINGLE_FILE
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_MORE_TEMPLATES = "additional_chat_templates"  # the one folder that may lie inside, for templates by name
 _RESERVED = ("config.json", INDEX_FILE, SINGLE_FILE)
 
 
@@ -41,7 +42,9 @@ def write_folder(
     """
     stored = _without_tied_head(config, tensors)
     for name in extra_files:
-        if Path(name).name != name or name in _RESERVED or name.endswith(".safetensors"):
+        *folders, last = name.split("/")
+        is_plain = last not in ("", ".", "..") and "\\" not in name and folders in ([], [_MORE_TEMPLATES])
+        if not is_plain or name in _RESERVED or name.endswith(".safetensors"):
             raise BadRequest(
                 f"'{name}' cannot be an extra file of a checkpoint folder; choose another plain file name"
             )
@@ -49,6 +52,7 @@ def write_folder(
     with new_folder(folder) as place:
         _write(place / "config.json", _json(_with_dtype(config, stored)))
         for name, content in extra_files.items():
+            (place / name).parent.mkdir(exist_ok=True)
             _write(place / name, content)
         for file_name, shard in shards.items():
             write_safetensors(place / file_name, shard)

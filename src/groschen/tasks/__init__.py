@@ -1,0 +1,1 @@
+"""Tasks: problems, the verifiers that judge answers, and the sandbox for code that a model wrote."""

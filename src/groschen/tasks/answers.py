@@ -1,0 +1,221 @@
+"""Short answers with one right value: a text, a number, a choice.
+
+Leaves out where the answer stands (slots.py), how numbers are read (numbers.py), and what needs a process of
+its own: patterns, expressions, JSON and code.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+
+from groschen.errors import BadRequest
+from groschen.records import Problem
+from groschen.tasks.judging import InSlot, reference_text
+from groschen.tasks.numbers import Locale, Quantity, last_number, readings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exact(InSlot):
+    """The answer is the reference, letter by letter; runs of white space and Unicode's ways to write the same
+    letter make no difference.
+    """
+
+    ignore_case: bool = False
+
+    def check(self, problem: Problem) -> None:
+        """Raises BadRequest if the reference is no text."""
+        reference_text(problem)
+
+    def refusal(self, problem: Problem, answer: str) -> str | None:
+        """None if the answer is the reference."""
+        same = self._plain(answer) == self._plain(reference_text(problem))
+        return None if same else "not the reference"
+
+    def wrong_answers(self, problem: Problem) -> tuple[str, ...]:
+        """Something else, and the reference with a hedge."""
+        right = reference_text(problem)
+        return (f"{right}x", f"{right} or something else")
+
+    def _plain(self, text: str) -> str:
+        plain = " ".join(unicodedata.normalize("NFC", text).split())
+        return plain.casefold() if self.ignore_case else plain
+
+
+class Percent(StrEnum):
+    """What a percent sign means."""
+
+    SAME = "same"  # the answer has one if and only if the reference has
+    IGNORE = "ignore"  # 50 % is 50
+    FRACTION = "fraction"  # 50 % is 1/2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number(InSlot):
+    """The answer is one number with the value of the reference, in this locale's notation.
+
+    The reference is a JSON number, or a text in the notation of `reference_locale` (as `locale` if not given)
+    that has one reading only. Tolerances are sizes of the allowed difference; the greater one counts.
+    """
+
+    locale: Locale = Locale.EN  # "any": it is enough that one of two readings is right
+    reference_locale: Locale | None = None
+    units: tuple[str, ...] = ()  # the answer must carry one of these; (): any unit or none is accepted
+    percent: Percent = Percent.SAME
+    relative: float = 0.0  # of the reference's size
+    absolute: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises BadRequest if a tolerance is not 0 or a positive number."""
+        super().__post_init__()
+        for name, value in (("relative", self.relative), ("absolute", self.absolute)):
+            if not 0 <= value < float("inf"):
+                raise BadRequest(f"{name} is {value}; expected 0 or a positive number")
+
+    def check(self, problem: Problem) -> None:
+        """Raises BadRequest if the reference is not one number."""
+        self._reference(problem)
+
+    def refusal(self, problem: Problem, answer: str) -> str | None:
+        """None if a reading of the answer is right."""
+        right, found = self._reference(problem), readings(answer, self.locale)
+        if not found:
+            return f"not one number in the notation {self.locale.value!r}"
+        whys = [self._difference(right, quantity) for quantity in found]
+        return None if None in whys else whys[0]
+
+    def lenient(self, problem: Problem, text: str, tried: str | None) -> bool:
+        """Whether the answer stands anywhere, or the last number is right whatever its unit."""
+        right = self._reference(problem).value
+        last = last_number(text, self.locale)
+        return any(self._is_near(right, found.value) for found in last) or super().lenient(
+            problem, text, tried
+        )
+
+    def gold_answer(self, problem: Problem) -> str:
+        """The reference's value as this locale writes it, with the first unit."""
+        return self._written(self._reference(problem))
+
+    def wrong_answers(self, problem: Problem) -> tuple[str, ...]:
+        """Another number, a hedge, and the right number without its unit or with another percent sign."""
+        right = self._reference(problem)
+        distance = 1 + 2 * self._tolerance(right.value)
+        other = Quantity(right.value + distance, right.unit, right.percent)
+        answers = [self._written(other), f"{self._written(right)} or {self._written(other)}"]
+        if self.units:
+            answers.append(_decimal(right.value, self.locale))
+        if self.percent is Percent.SAME:
+            answers.append(self._written(Quantity(right.value, right.unit, not right.percent)))
+        return tuple(answers)
+
+    def _reference(self, problem: Problem) -> Quantity:
+        given = problem.answer
+        if isinstance(given, int | float) and not isinstance(given, bool) and abs(given) < float("inf"):
+            return Quantity(Fraction(str(given)))
+        locale = self.reference_locale or self.locale
+        found = readings(given, locale) if isinstance(given, str) else ()
+        if len(found) == 1:
+            return found[0]
+        what = "can be read as two numbers" if found else "is not one number"
+        hint = "; set reference_locale to 'en' or 'de'" if found else f" in the notation {locale.value!r}"
+        raise BadRequest(f"problem {problem.key!r} has the reference {given!r}, which {what}{hint}")
+
+    def _difference(self, right: Quantity, found: Quantity) -> str | None:
+        if self.units and found.unit not in self.units:
+            return f"the unit is {found.unit!r}, not {' or '.join(map(repr, self.units))}"
+        if self.percent is Percent.SAME and found.percent != right.percent:
+            return "with a percent sign" if found.percent else "without a percent sign"
+        values = [
+            one.value / 100 if one.percent and self.percent is Percent.FRACTION else one.value
+            for one in (right, found)
+        ]
+        return None if self._is_near(*values) else "another number"
+
+    def _is_near(self, right: Fraction, found: Fraction) -> bool:
+        return abs(right - found) <= self._tolerance(right)
+
+    def _tolerance(self, right: Fraction) -> Fraction:
+        return max(Fraction(str(self.absolute)), Fraction(str(self.relative)) * abs(right))
+
+    def _written(self, quantity: Quantity) -> str:
+        unit = self.units[0] if self.units else ""
+        words = (_decimal(quantity.value, self.locale), "%" if quantity.percent else "", unit)
+        return " ".join(word for word in words if word)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(InSlot):
+    """The answer is one of some labels, alone or before its text: B, (B), "B.", "B) a cat"."""
+
+    choices: tuple[str, ...] = ("A", "B", "C", "D")
+    ignore_case: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises BadRequest if there are not two different labels."""
+        super().__post_init__()
+        if len({self._plain(label) for label in self.choices if label.strip()}) < max(2, len(self.choices)):
+            raise BadRequest(f"choices are {self.choices}; expected two or more different labels")
+
+    def check(self, problem: Problem) -> None:
+        """Raises BadRequest if the reference is none of the labels."""
+        self._reference(problem)
+
+    def refusal(self, problem: Problem, answer: str) -> str | None:
+        """None if the answer is the right label and no other."""
+        plain = answer.strip().strip("*`$ ")
+        labels = "|".join(re.escape(label) for label in sorted(self.choices, key=len, reverse=True))
+        flags = re.IGNORECASE if self.ignore_case else 0
+        match = re.fullmatch(rf"\(?({labels})(?:[).:]+(?:\s.*)?)?", plain, flags | re.DOTALL)
+        if match is None:
+            return "not one of the choices"
+        rest = plain[match.end(1) :]
+        named = {self._plain(label) for label in self._standing_alone(rest)} | {self._plain(match[1])}
+        if len(named) > 1:
+            return "more than one of the choices"
+        return None if named == {self._plain(self._reference(problem))} else "another choice"
+
+    def lenient(self, problem: Problem, text: str, tried: str | None) -> bool:
+        """Whether the answer stands anywhere, or the last label that stands alone is the right one."""
+        alone = self._standing_alone(text)
+        right = bool(alone) and self._plain(alone[-1]) == self._plain(self._reference(problem))
+        return right or super().lenient(problem, text, tried)
+
+    def wrong_answers(self, problem: Problem) -> tuple[str, ...]:
+        """The other labels, and the right one beside another."""
+        right = self._reference(problem)
+        others = [label for label in self.choices if self._plain(label) != self._plain(right)]
+        return (*others, f"{right} or {others[0]}", f"{right}) not {others[0]}")
+
+    def _reference(self, problem: Problem) -> str:
+        given = reference_text(problem)
+        for label in self.choices:
+            if self._plain(label) == self._plain(given):
+                return label
+        raise BadRequest(
+            f"problem {problem.key!r} has the reference {given!r}; expected one of {', '.join(self.choices)}"
+        )
+
+    def _standing_alone(self, text: str) -> list[str]:
+        """Labels in running text, where case counts: the word "a" is no choice."""
+        labels = "|".join(re.escape(label) for label in sorted(self.choices, key=len, reverse=True))
+        return re.findall(rf"(?<!\w)(?:{labels})(?!\w)", text)
+
+    def _plain(self, label: str) -> str:
+        return label.strip().casefold() if self.ignore_case else label.strip()
+
+
+def _decimal(value: Fraction, locale: Locale) -> str:
+    """The value without grouping; as a fraction if its decimals do not end."""
+    rest = value.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    if value.denominator == 1 or rest != 1:
+        return str(value)
+    places = 1
+    while 10**places % value.denominator:
+        places += 1
+    digits = str(abs(value) * 10**places).rjust(places + 1, "0")
+    point = "," if locale is Locale.DE else "."
+    return f"{'-' if value < 0 else ''}{digits[:-places]}{point}{digits[-places:]}"

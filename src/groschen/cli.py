@@ -19,7 +19,7 @@ EXIT_CTRL_C = 130  # 128 + SIGINT, as shells report it
 
 app = App(
     name="groschen",
-    help="Load a language model with open weights, talk to it, and see what this machine can do with it.",
+    help="Teach a language model with open weights your own checkable task, and prove what was gained.",
     version=__version__,
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
@@ -96,6 +96,194 @@ def export(
     print(target)
 
 
+@app.command
+def train(
+    source: str | None = None,
+    /,
+    *,
+    model: str | None = None,
+    out: Path | None = None,
+    seed: int | None = None,
+    set: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
+    resume: Path | None = None,
+    budget: str | None = None,
+) -> None:
+    """Teach a model a task by reinforcement learning, measure it before and after, and write a report.
+
+    Parameters
+    ----------
+    source
+        A task (countdown, a task.py, a .jsonl file, reasoning-gym:NAME) or a recipe (.toml).
+    model
+        penny, a Hugging Face folder, a hub id or a .gguf file.
+    out
+        The new run folder; without it one below runs/.
+    seed
+        Decides everything that is random.
+    set
+        A setting of the recipe as key=value, such as optimizer.learning_rate=2e-6; may be given often.
+    resume
+        Go on with this run folder from its last whole checkpoint.
+    budget
+        Stop, whole, at a time, an amount of computing or of money: 10min, 5e14FLOP, 2EUR.
+    """
+    from groschen.train import command
+
+    given = list(set)
+    if seed is not None:
+        given.append(f"seed={seed}")
+    if budget is not None:
+        given.append(f'budget="{budget}"')
+    if resume is not None:
+        if source is not None or model is not None or out is not None:
+            raise UsageError(
+                "--resume goes on with a run as it was begun; give no task, --model or --out with it"
+            )
+        print(command.go_on(resume, given, sys.stderr))
+    elif source is None:
+        raise UsageError("what shall be learned? Give a task or a recipe, such as: groschen train countdown")
+    else:
+        print(command.begin(source, model, out, given, sys.stderr))
+
+
+@app.command(name="eval")
+def evaluate(
+    model: str,
+    /,
+    *,
+    task: str,
+    split: Literal["dev", "test"] = "test",
+    against: str | None = None,
+    samples: int = 4,
+    problems: int | None = None,
+    max_tokens: int = 512,
+    temperature: float = 1.0,
+    seed: int = 0,
+    out: Path | None = None,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Measure a model on held-out problems, with intervals; two models with a paired test.
+
+    Parameters
+    ----------
+    model
+        penny, a run folder (its best checkpoint), a Hugging Face folder, a hub id or a .gguf file.
+    task
+        countdown, a task.py, a .jsonl file or reasoning-gym:NAME.
+    split
+        Which held-out problems; test should be looked at once.
+    against
+        A second model under the same harness, as the base of the comparison.
+    samples
+        Completions of each problem.
+    problems
+        So many problems of the split; without it all.
+    max_tokens
+        Of one completion; a longer one is cut and has not passed.
+    temperature
+        0 takes the most probable token, with --samples 1.
+    seed
+        Decides what is drawn; both models get the same noise.
+    out
+        A new folder for the graded completions as JSONL.
+    json
+        Print one JSON object for scripts instead of a table for people.
+    """
+    from rich.console import Console
+
+    from groschen.evals import command
+    from groschen.records import Split
+
+    question = command.Question(
+        task=task, split=Split(split), num_problems=problems, num_samples=samples, max_tokens=max_tokens,
+        temperature=temperature, seed=seed,
+    )  # fmt: skip
+    answer = command.ask(question, [model] if against is None else [against, model], out)
+    if json:
+        print(command.as_json(answer), end="")
+    else:
+        Console().print(command.as_table(answer))
+
+
+@app.command
+def report(run: Path, /) -> None:
+    """Write the report of a run anew: one HTML page in its folder.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    """
+    from groschen.evals.report import write_report
+
+    print(write_report(run))
+
+
+@app.command
+def check(task: str, /, *, limit: int = 200, json: Annotated[bool, Parameter(negative=())] = False) -> None:
+    """Try a task's verifier on answers whose verdict is known, before anything is trained.
+
+    Parameters
+    ----------
+    task
+        countdown, a task.py, a .jsonl file or reasoning-gym:NAME.
+    limit
+        So many problems of each split; 0 tries all.
+    json
+        Print one JSON object for scripts instead of a table for people.
+    """
+    from rich.console import Console
+
+    from groschen.tasks import check_table
+    from groschen.tasks.check import refuse_broken
+    from groschen.tasks.load import load_task
+
+    checked = check_table.check_with_bar(load_task(task), limit or None)
+    if json:
+        print(check_table.as_json(checked), end="")
+    else:
+        Console().print(check_table.as_table(checked))
+    refuse_broken(checked)
+
+
+@app.command
+def plan(
+    recipe: str,
+    /,
+    *,
+    model: str | None = None,
+    set: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
+    tokens: int | None = None,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Say what a recipe will take on this machine before it starts: time, memory and cost.
+
+    Parameters
+    ----------
+    recipe
+        A recipe (.toml) or a task.
+    model
+        As for train.
+    set
+        As for train.
+    tokens
+        The mean length of a completion that is expected.
+    json
+        Print one JSON object for scripts instead of a table for people.
+    """
+    from rich.console import Console
+
+    from groschen import plan as plans
+    from groschen.train.command import recipe_of
+    from groschen.train.planning import plan_of
+
+    found = plan_of(recipe_of(recipe, model, set), tokens)
+    if json:
+        print(plans.as_json(found), end="")
+    else:
+        Console().print(plans.as_table(found))
+
+
 def main() -> NoReturn:
     """Run the command line of this process and leave with its exit status."""
     sys.exit(run(sys.argv[1:]))
@@ -110,8 +298,8 @@ def run(arguments: list[str]) -> int:
         return _report(" ".join(str(misuse).split()), UsageError.exit_status)
     except GroschenError as failure:
         return _report(str(failure), failure.exit_status)
-    except KeyboardInterrupt:
-        return _report("stopped by Ctrl-C", EXIT_CTRL_C)
+    except KeyboardInterrupt as stop:
+        return _report(str(stop) or "stopped by Ctrl-C", EXIT_CTRL_C)
     except BrokenPipeError:
         # The reader went away, as in `groschen doctor | head -1`; the flush at exit would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,156 @@
+"""`groschen eval`: one model, or two under the same harness, on a task's held-out problems.
+
+Both models get the same problems and the same noise; the answer is a table for people or one JSON object
+(docs/json.md). Leaves out parsing flags (cli.py) and statistics (stats.py, comparison.py).
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from groschen.engine.engine import EngineConfig
+from groschen.engine.open import open_engine
+from groschen.errors import BadRequest
+from groschen.evals.comparison import compare, comparison_json, summarise, summary_json
+from groschen.evals.evaluate import EVALUATION_SALT, records_of
+from groschen.records import EvalRecord, SamplingParams, Split
+from groschen.rollout import Sampler, draw, verify
+from groschen.runs.journal import Journal
+from groschen.tasks.load import load_task
+from groschen.tasks.splits import sample
+from groschen.tasks.task import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is measured."""
+
+    task: str
+    split: Split
+    num_problems: int | None  # None: all of the split
+    num_samples: int
+    max_tokens: int
+    temperature: float
+    seed: int
+    max_rows: int = 64
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 1 or (self.num_problems is not None and self.num_problems < 1):
+            raise BadRequest("--samples and --problems must be 1 or more")
+        if self.temperature == 0 and self.num_samples > 1:
+            raise BadRequest("at temperature 0 every sample is the same; take --samples 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The records of each model that was asked, the base first if there are two."""
+
+    task: str
+    question: Question
+    models: Mapping[str, Sequence[EvalRecord]]
+
+
+def ask(question: Question, models: Sequence[str], out: Path | None = None) -> Answer:
+    """Evaluate the models one after the other.
+
+    out: a new folder for the records, one JSONL file for each model. Raises the errors of whatever cannot
+    be opened.
+    """
+    if len(set(models)) < len(models):
+        raise BadRequest(f"{models[0]} would be compared with itself; name another model after --against")
+    if out is not None and out.exists():
+        raise BadRequest(f"{out} exists; name a new folder for the records")
+    task = load_task(question.task)
+    found = {model: _records(question, task, model) for model in models}
+    for number, (model, records) in enumerate(found.items()):
+        if out is not None:
+            with Journal(out / f"{number}-{Path(model).stem}.jsonl") as lines:
+                for record in records:
+                    lines.append(record)
+    return Answer(task.name, question, found)
+
+
+def _records(question: Question, task: Task, model: str) -> list[EvalRecord]:
+    problems = sample(task.of(question.split), question.num_problems)
+    opened = open_engine(model, config=EngineConfig(max_rows=question.max_rows))
+    sampling = SamplingParams(
+        max_tokens=question.max_tokens, temperature=question.temperature, seed=question.seed
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    ) as bar:
+        line = bar.add_task(model, total=len(problems) * question.num_samples)
+        drawn = draw(
+            Sampler(opened.engine, opened.text, sampling),
+            problems,
+            question.num_samples,
+            salt=EVALUATION_SALT,
+            on_completion=lambda _: bar.advance(line),
+        )
+        return records_of(verify(task, problems, drawn))
+
+
+def as_json(answer: Answer) -> str:
+    """One JSON object, indented, with a line end; its keys are a contract (docs/json.md)."""
+    models = [
+        {"model": model, **summary_json(summarise(records))} for model, records in answer.models.items()
+    ]
+    found: dict[str, object] = {
+        "task": answer.task,
+        "split": answer.question.split.value,
+        "n": models[0]["n"],
+        "k": answer.question.num_samples,
+        "seed": answer.question.seed,
+        "temperature": answer.question.temperature,
+        "models": models,
+        "paired": None,
+    }
+    if len(models) == 2:
+        base, trained = answer.models.values()
+        found["paired"] = comparison_json(compare(base, trained))
+    return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
+
+
+def as_table(answer: Answer) -> Table:
+    """For people: a row for each model, and the paired gain below."""
+    question = answer.question
+    table = Table(title=f"{answer.task}, {question.split.value} split", title_justify="left")
+    for column in (
+        "model",
+        "pass@1",
+        "95 % interval",
+        f"pass@{question.num_samples}",
+        "lenient",
+        "cut",
+        "errors",
+        "tokens",
+    ):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for model, records in answer.models.items():
+        found = summarise(records)
+        table.add_row(
+            model,
+            f"{found.pass_at_1.value:.1%}",
+            f"{found.pass_at_1.low:.1%} to {found.pass_at_1.high:.1%}",
+            f"{found.pass_at_k.get(question.num_samples, float('nan')):.1%}",
+            "-" if found.lenient is None else f"{found.lenient.value:.1%}",
+            f"{found.truncated:.1%}",
+            str(found.num_errors),
+            f"{found.mean_tokens:.0f}",
+        )
+    if len(answer.models) == 2:
+        base, trained = answer.models.values()
+        paired = compare(base, trained)
+        table.caption = (
+            f"gain {paired.paired.gain:+.1%} ({paired.paired.low:+.1%} to {paired.paired.high:+.1%}), paired "
+            f"over {paired.paired.num_problems} problems, p = {paired.paired.p_value:.2g}; with this many a "
+            f"gain of {paired.smallest_detectable:.1%} would be found four times in five"
+        )
+    return table

@@ -1,0 +1,42 @@
+"""k completions of each held-out problem, one record for each: what every accuracy is made from.
+
+Sampling is that of training (`rollout.py`): temperature 1 and no truncation unless told otherwise; greedy
+decoding is temperature 0 with k = 1. Leaves out statistics (stats.py) and which model is better
+(comparison.py).
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from groschen.records import EvalRecord, Group
+
+EVALUATION_SALT = 0x6576616C  # keeps the noise of evaluations apart from that of training steps
+
+
+def records_of(groups: Sequence[Group]) -> list[EvalRecord]:
+    """The rollouts of groups as lines of an evaluation, in the order of problems and samples."""
+    return [record for group in groups for record in _records(group)]
+
+
+def _records(group: Group) -> list[EvalRecord]:
+    problem = group.problem
+    prompt = next((m["content"] for m in reversed(problem.messages) if m.get("role") == "user"), "")
+    is_text = isinstance(problem.answer, str)
+    answer = str(problem.answer) if is_text else msgspec.json.encode(problem.answer).decode()
+    return [
+        EvalRecord(
+            key=problem.key,
+            sample=each.completion.sample,
+            prompt=str(prompt),
+            text=each.completion.text,
+            answer=answer,
+            passed=each.verdict.passed,
+            reward=each.verdict.reward,
+            parts=each.verdict.parts,
+            error=each.verdict.error,
+            num_tokens=len(each.completion.token_ids),
+            finish_reason=each.completion.finish_reason,
+        )
+        for each in group.rollouts
+    ]

@@ -1,0 +1,89 @@
+"""What stops a run with a reason instead of letting it rot: the guards over rewards, entropy, length and
+accuracy.
+
+Small models peak early and then fall (recipes that ran on to the end lost all they had gained), so held-out
+accuracy that has fallen ends a run and the best checkpoint is what is kept. Leaves out what to do about it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from groschen.errors import GroschenError
+
+
+class RunStopped(GroschenError):
+    """An alarm ended the run; everything up to the last whole step is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmSettings:
+    """Limits. 0 or None switches one off."""
+
+    max_error_share: float = 0.2  # of the verdicts of a step
+    min_entropy: float = 0.001  # nat per token: below, all completions of a group are one
+    max_truncated_share: float = 0.9
+    steps_without_signal: int = 8  # steps in a row in which no group had signal
+    falls_by_errors: float = 2.0  # dev accuracy under the best by so many standard errors
+    patience: int = 2  # evaluations in a row that must be so low
+
+
+Metrics = Mapping[str, float]
+
+
+def check_step(steps: Sequence[Metrics], settings: AlarmSettings) -> None:
+    """Raises RunStopped if the newest of the steps' metrics is beyond a limit."""
+    newest = steps[-1]
+    for name in ("update/loss", "update/grad_norm", "policy/entropy_nat", "reward/mean"):
+        if not math.isfinite(newest[name]):
+            raise RunStopped(
+                f"{name} is {newest[name]}; lower learning_rate, or look at the rewards of this step"
+            )
+    if settings.max_error_share and newest["verify/error_share"] > settings.max_error_share:
+        raise RunStopped(
+            f"the verifier failed on {newest['verify/error_share']:.0%} of this step's completions (limit "
+            f"{settings.max_error_share:.0%}); its first error is in the rollouts of this step; try "
+            "`groschen check`"
+        )
+    if newest["update/trained_groups"] and newest["policy/entropy_nat"] < settings.min_entropy:
+        raise RunStopped(
+            f"the entropy fell to {newest['policy/entropy_nat']:.5f} nat per token (limit "
+            f"{settings.min_entropy}): the policy has collapsed; lower learning_rate or raise group_size"
+        )
+    if settings.max_truncated_share and newest["completion/truncated_share"] > settings.max_truncated_share:
+        raise RunStopped(
+            f"{newest['completion/truncated_share']:.0%} of the completions were cut by max_tokens (limit "
+            f"{settings.max_truncated_share:.0%}); raise max_tokens or punish length"
+        )
+    count = settings.steps_without_signal
+    if count and len(steps) >= count and not any(each["groups/with_signal"] for each in steps[-count:]):
+        raise RunStopped(
+            f"no group had signal for {count} steps: all completions of a problem get the same reward; the "
+            "task is too hard or too easy for this model, or its reward is constant"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Accuracy on the dev split after a step."""
+
+    step: int
+    accuracy: float
+    standard_error: float | None  # None where one problem or none was graded
+
+
+def has_fallen(evaluations: Sequence[Held], settings: AlarmSettings) -> bool:
+    """Whether the last `patience` evaluations all lie below the best one by more than the standard errors
+    allowed.
+    """
+    if not settings.falls_by_errors or len(evaluations) <= settings.patience:
+        return False
+    best = max(evaluations, key=lambda held: held.accuracy)
+    return all(_is_below(best, held, settings.falls_by_errors) for held in evaluations[-settings.patience :])
+
+
+def _is_below(best: Held, held: Held, errors: float) -> bool:
+    if best.standard_error is None or held.standard_error is None:
+        return False
+    limit = errors * math.hypot(held.standard_error, best.standard_error)
+    return held.step > best.step and best.accuracy - held.accuracy > limit

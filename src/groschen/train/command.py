@@ -1,0 +1,109 @@
+"""`groschen train`: from what was typed to a run, its report, and how to go on if it stopped.
+
+Leaves out parsing flags (cli.py) and the recipe itself.
+"""
+
+import importlib.resources
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from groschen.config import build, read_toml
+from groschen.errors import UsageError
+from groschen.evals.report import write_report
+from groschen.train.alarms import RunStopped
+from groschen.train.grpo import train
+from groschen.train.opening import new_session, resumed_session
+from groschen.train.recipe import GrpoRecipe
+from groschen.train.session import Session
+
+_RUNS = Path("runs")
+
+
+def begin(source: str, model: str | None, out: Path | None, overrides: Sequence[str], stderr: TextIO) -> Path:
+    """Train on a task or by a recipe file in a new run folder. Returns the report's path."""
+    recipe = recipe_of(source, model, overrides)
+    folder = out or _free_folder(recipe)
+    return _run(new_session(recipe, folder, stderr))
+
+
+def go_on(folder: Path, overrides: Sequence[str], stderr: TextIO) -> Path:
+    """Go on with the run in `folder` from its last whole checkpoint. Returns the report's path."""
+    return _run(resumed_session(folder, overrides, stderr))
+
+
+def recipe_of(source: str, model: str | None, overrides: Sequence[str]) -> GrpoRecipe:
+    """The settings of a recipe file, or of a task by itself: its built-in recipe, else the defaults.
+
+    overrides: `key=value`, the last one counts. Raises UsageError, BadRequest or BadFile.
+    """
+    given: dict[str, object] = {}
+    named = source
+    if source.endswith(".toml"):
+        given = dict(read_toml(Path(source)))
+        _resolve(given, Path(source).parent)
+    else:
+        shipped = importlib.resources.files("groschen") / "recipes" / f"{source.partition('?')[0]}.toml"
+        if shipped.is_file() and model in (None, "penny"):
+            with importlib.resources.as_file(shipped) as path:
+                given, named = dict(read_toml(path)), shipped.name
+        given["task"] = source
+    if model is not None:
+        given["model"] = model
+    if "model" not in given:
+        raise UsageError(
+            f"which model shall learn {source}? Give --model: a Hugging Face folder, a hub id or a .gguf file"
+        )
+    return build(GrpoRecipe, given, overrides, source=named)
+
+
+def _resolve(given: dict[str, object], folder: Path) -> None:
+    """A task or model named by a path is looked for beside the recipe file."""
+    for name in ("task", "model"):
+        value = given.get(name)
+        if isinstance(value, str) and (folder / value).exists():
+            given[name] = str(folder / value)
+
+
+def _free_folder(recipe: GrpoRecipe) -> Path:
+    """runs/TASK-MODEL, or with the first number behind it that is free."""
+    name = f"{_short(recipe.task)}-{_short(recipe.model)}"
+    number = 1
+    while (folder := _RUNS / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return folder
+
+
+def _short(source: str) -> str:
+    """A task's or a model's name for a folder: of task.py its folder's name, of a path or hub id the last
+    part.
+    """
+    path = Path(source.partition("?")[0])
+    if path.name == "task.py":
+        path = path.resolve().parent
+    name = path.name
+    for suffix in (".py", ".jsonl", ".gguf"):
+        name = name.removesuffix(suffix)
+    return name.replace(":", "-")
+
+
+def _run(session: Session) -> Path:
+    folder = session.run.paths.folder
+    try:
+        train(session)
+    except RunStopped as stopped:
+        session.save_if_whole()
+        session.note(str(stopped), is_alarm=True)
+        raise RunStopped(f"{stopped} The run is kept in {folder}.") from stopped
+    except KeyboardInterrupt:
+        session.save_if_whole()
+        raise Interrupted(
+            f"stopped by Ctrl-C and saved; go on with: groschen train --resume {folder}"
+        ) from None
+    finally:
+        session.close()
+    return write_report(folder)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after everything was saved; its text says how to go on."""

@@ -1,0 +1,216 @@
+"""The recipe: reinforcement learning with verifiable rewards, group-relative (GRPO and its successors).
+
+    measure the base  ->  [ ask -> draw a group for each problem -> grade -> advantages -> update ] x steps
+                      ->  measure the best checkpoint
+
+One set of weights serves the engine and the trainer, so a step's log probabilities are the sampled ones,
+bit for bit. Leaves out the formulas (advantages.py, losses.py), the update (step.py) and everything about
+files (session.py). Sources: DeepSeekMath, arXiv 2402.03300; DeepSeek-R1, arXiv 2501.12948; Dr. GRPO, arXiv
+2503.20783; DAPO, 2503.14476.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from groschen import machine
+from groschen.records import Completion, Group, Split
+from groschen.train.advantages import advantages, has_signal
+from groschen.train.alarms import check_step, has_fallen
+from groschen.train.batch import Groups, Scored, batch
+from groschen.train.losses import Bounds
+from groschen.train.metrics import group_metrics, update_metrics
+from groschen.train.optimizer import learning_rate
+from groschen.train.recipe import GrpoRecipe
+from groschen.train.reference import reference_logprobs
+from groschen.train.rewards import shaped_rewards
+from groschen.train.session import Session, training_flops, undisturbed
+from groschen.train.step import Objective, StepStats, gradient
+
+T = TypeVar("T")
+
+
+def train(session: Session) -> None:
+    """Run the recipe from the session's last whole step to its end. Raises RunStopped if an alarm ends it."""
+    recipe = session.recipe
+    measure_base(session)
+    while has_more(session):
+        step, started = session.state.step + 1, machine.seconds()
+        problems = session.curriculum.next(recipe.sampling.problems_per_step)
+        groups = session.roll_out(problems, step)
+        drawn = machine.seconds()
+        trained = scored(session, groups)
+        stats = [learn(session, part) for part in updates_of(recipe, trained)]
+        with undisturbed():
+            session.engine.weights_changed(policy_version=step)  # drops every cached prefix
+            session.curriculum.observe(groups)
+            session.end_step()
+            metrics = group_metrics(groups, len(trained)) | update_metrics(stats)
+            session.log_step(metrics | _times(metrics, started, drawn))
+        check_step(session.state.recent, recipe.alarms)
+        if session.is_due(recipe.evaluation.every):
+            measure_on_dev(session)
+        elif session.is_due(recipe.save_every):
+            session.save()
+    measure_best(session)
+
+
+def has_more(session: Session) -> bool:
+    """Whether another step follows: steps and budget are left, and accuracy on dev has not rotted."""
+    if session.state.step >= session.recipe.num_steps:
+        return False
+    if has_fallen(session.state.held, session.recipe.alarms):
+        session.note("accuracy on dev fell and stayed below its best: training ends here")
+        return False
+    if session.is_budget_used():
+        return False
+    session.forget("best-test")  # of a run that had ended and now goes on, with a larger budget
+    return True
+
+
+def scored(session: Session, groups: Sequence[Group]) -> list[list[Scored]]:
+    """The completions that are trained, group by group; groups without signal teach nothing and are left
+    out.
+    """
+    recipe = session.recipe
+    rewards = [shaped_rewards(group, recipe.sampling.max_tokens, recipe.rewards) for group in groups]
+    references = _references(session, groups)
+    if references and recipe.policy.divergence == "k1_reward":
+        rewards = [
+            [_less_divergence(r, x.completion, ref, recipe.policy.divergence_weight) for r, x, ref in
+             zip(own, group.rollouts, known, strict=True)]
+            for own, group, known in zip(rewards, groups, references, strict=True)
+        ]  # fmt: skip
+    found = []
+    for i, (group, own) in enumerate(zip(groups, advantages(rewards, recipe.advantage), strict=True)):
+        if has_signal(rewards[i]):
+            rows = references[i] if references else [()] * len(group.rollouts)
+            triples = zip(group.rollouts, own, rows, strict=True)
+            found.append([Scored(each.completion, a, row) for each, a, row in triples if a is not None])
+    return found
+
+
+def _references(session: Session, groups: Sequence[Group]) -> list[list[tuple[float, ...]]]:
+    """Logprobs of the frozen base, if the recipe has a divergence."""
+    if session.reference is None:
+        return []
+    recipe = session.recipe
+    completions = [[each.completion for each in group.rollouts] for group in groups]
+    with session.ledger.span("training", session.state.step + 1):
+        return reference_logprobs(
+            session.reference, completions, recipe.tokens_at_once, recipe.sampling.temperature
+        )
+
+
+def _less_divergence(
+    reward: float | None, completion: Completion, reference: tuple[float, ...], weight: float
+) -> float | None:
+    """The reward minus the k1 estimate of the completion's KL(policy || base), in nat."""
+    if reward is None:
+        return None
+    return reward - weight * math.fsum(a - b for a, b in zip(completion.logprobs, reference, strict=True))
+
+
+def updates_of(recipe: GrpoRecipe, groups: Sequence[T]) -> list[Sequence[T]]:
+    """The groups of each update of a step: one update sees them all, unless the recipe wants several."""
+    count = min(recipe.policy.updates_per_step, len(groups))
+    return [groups[i::count] for i in range(count)]
+
+
+def learn(session: Session, groups: Groups) -> StepStats:
+    """One update of the policy: forward and backward of every micro-batch, then one step of the optimizer."""
+    recipe, policy, step, done = session.recipe, session.recipe.policy, session.state.step, 0
+    made = batch(
+        groups, recipe.normalisation, recipe.sampling.max_tokens, recipe.tokens_at_once, session.model.device
+    )
+    objective = Objective(
+        loss=recipe.loss,
+        bounds=Bounds(policy.clip_low, policy.clip_high),
+        divergence=policy.divergence,
+        divergence_weight=policy.divergence_weight,
+        temperature=recipe.sampling.temperature,
+    )
+
+    def count(tokens: int) -> None:
+        nonlocal done
+        done += tokens
+        session.watch.progress("update", done, made.num_trained_tokens)
+
+    with session.ledger.span("training", step + 1) as span:
+        stats = gradient(session.model, made, objective, count)
+        with undisturbed():
+            stats.learning_rate = learning_rate(recipe.optimizer, step, recipe.num_steps)
+            stats.grad_norm = session.optimizer.step(stats.learning_rate)
+        span.add(trained_tokens=made.num_trained_tokens, flops=training_flops(session.model.config, groups))
+    return stats
+
+
+def measure_base(session: Session) -> None:
+    """The base before the first step, under the harness of the trained one: on dev, on test, and by its
+    best prompt.
+    """
+    if session.state.held:
+        return
+    evaluation = session.recipe.evaluation
+    dev = session.evaluate("base-dev", Split.DEV, evaluation.dev_problems, evaluation.dev_samples)
+    session.state.held = [session.log_evaluation(dev, Split.DEV, "base")]
+    best = _best_instruction(session)
+    if evaluation.test_problems:
+        wanted = (Split.TEST, evaluation.test_problems, evaluation.test_samples)
+        session.log_evaluation(session.evaluate("base-test", *wanted), Split.TEST, "base")
+        if best is not None:
+            words = session.task.instructions[best]
+            records = session.evaluate("base-best-prompt-test", *wanted, instruction=words)
+            session.log_evaluation(records, Split.TEST, "base-best-prompt", best)
+
+
+def _best_instruction(session: Session) -> int | None:
+    """Which of the task's other wordings serves the base best on dev; None if none beats the task's own."""
+    count = session.recipe.evaluation.prompt_problems
+    if not session.task.instructions or not count:
+        return None
+    plain = session.evaluate("base-prompts-dev", Split.DEV, count, 1)
+    accuracies = [session.log_evaluation(plain, Split.DEV, "base-prompts").accuracy]
+    for index, words in enumerate(session.task.instructions):
+        records = session.evaluate(f"base-prompt-{index}-dev", Split.DEV, count, 1, instruction=words)
+        accuracies.append(session.log_evaluation(records, Split.DEV, "base-prompts", index).accuracy)
+    best = max(range(len(accuracies)), key=accuracies.__getitem__)
+    return best - 1 if best else None
+
+
+def measure_on_dev(session: Session) -> None:
+    """Held-out accuracy of the policy as it is, its checkpoint, and whether it is the best so far."""
+    evaluation, step = session.recipe.evaluation, session.state.step
+    name = f"step-{step:06d}-dev"
+    records = session.evaluate(name, Split.DEV, evaluation.dev_problems, evaluation.dev_samples)
+    session.state.held.append(session.log_evaluation(records, Split.DEV, "policy"))
+    session.save()
+    if session.best_step() == step:
+        session.checkpoints.mark_best(step)
+
+
+def measure_best(session: Session) -> None:
+    """The checkpoint that was best on dev, on test, once."""
+    if not session.state.step:
+        session.note("no step was trained, so there is nothing to measure")
+        return
+    if session.state.held[-1].step != session.state.step:
+        measure_on_dev(session)
+    evaluation, step = session.recipe.evaluation, session.best_step()
+    session.checkpoints.mark_best(step)
+    if not evaluation.test_problems:
+        return
+    if step != session.state.step:
+        session.take_weights_of(step)
+    records = session.evaluate("best-test", Split.TEST, evaluation.test_problems, evaluation.test_samples)
+    session.log_evaluation(records, Split.TEST, "best")
+
+
+def _times(metrics: Mapping[str, float], started: float, drawn: float) -> dict[str, float]:
+    now = machine.seconds()
+    return {
+        "time/rollout_s": drawn - started,
+        "time/update_s": now - drawn,
+        "time/step_s": now - started,
+        "tokens/per_s": metrics["tokens/generated"] / (drawn - started),
+    }

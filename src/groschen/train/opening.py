@@ -1,0 +1,256 @@
+"""Open a run: a new one from a recipe, or one that goes on from its last whole checkpoint.
+
+Everything that can be wrong is found here, before the first token: the task fails its own key, a prompt is
+too long, memory is too small, the folder is in use. Leaves out the run itself (grpo.py).
+"""
+
+import datetime as dt
+import hashlib
+import platform
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+import torch
+
+from groschen import __version__, machine
+from groschen.config import digest, flatten
+from groschen.energy import open_meter
+from groschen.engine.engine import Engine, EngineConfig
+from groschen.errors import DoesNotFit
+from groschen.evals.report_data import PLAN
+from groschen.ledger import Ledger
+from groschen.live import Facts, watch_for
+from groschen.model.checkpoint import Checkpoint, open_checkpoint
+from groschen.model.config import ModelConfig
+from groschen.model.exactness import probe
+from groschen.model.kvcache import KEYS_PER_BLOCK, KeyValueCache
+from groschen.model.load import load_model
+from groschen.model.operations import kit_for
+from groschen.model.transformer import Transformer
+from groschen.plan import Plan
+from groschen.prices import load_prices
+from groschen.records import Problem, Split
+from groschen.runs.budget import parse_budget
+from groschen.runs.folder import Run, create_run, open_run
+from groschen.runs.manifest import Manifest, check_inputs
+from groschen.tasks.check import check_task, refuse_broken
+from groschen.tasks.load import load_task
+from groschen.tasks.task import Task, with_instruction
+from groschen.text.bundle import Text
+from groschen.text.load import load_text
+from groschen.trackers import Tracked, open_tracker
+from groschen.train.curriculum import Curriculum
+from groschen.train.measuring import measured_roofs
+from groschen.train.optimizer import Optimizer
+from groschen.train.planning import facts, plan_with
+from groschen.train.recipe import GrpoRecipe
+from groschen.train.session import Session
+from groschen.train.state import TrainerState, read_state
+
+_CHECKED = 20  # problems of each split on which the verifier is tried before anything is trained
+_LONGEST_TRIED = 64  # problems, by their characters
+_DECISIVE = {".safetensors", ".json", ".jinja", ".txt", ".model"}
+
+
+def new_session(recipe: GrpoRecipe, folder: Path, stderr: TextIO) -> Session:
+    """A run in a new folder. Raises the errors of everything that it opens, each with one sentence."""
+    task, checkpoint = load_task(recipe.task), open_checkpoint(recipe.model)
+    refuse_broken(check_task(task, _CHECKED))
+    manifest = describe(recipe, task, checkpoint)
+    planned = _plan(recipe, task, checkpoint, manifest)
+    run = create_run(folder, manifest, recipe)
+    (folder / PLAN).write_bytes(msgspec.json.encode(planned))
+    return _open(run, recipe, task, checkpoint, stderr)
+
+
+def resumed_session(folder: Path, overrides: Sequence[str], stderr: TextIO) -> Session:
+    """The run in `folder`, at its last whole checkpoint; `overrides` may change what changes no bit."""
+    run = open_run(folder)
+    with ExitStack() as undo:
+        undo.callback(run.close)
+        recipe = run.config(GrpoRecipe, overrides)
+        task, checkpoint = load_task(recipe.task), open_checkpoint(recipe.model)
+        warnings = check_inputs(run.manifest, describe(recipe, task, checkpoint))
+        session = _open(run, recipe, task, checkpoint, stderr)
+        for warning in warnings:
+            session.watch.note(warning, is_alarm=True)
+        session.mark_best_again()  # a kill may have come between saving and marking
+        undo.pop_all()
+    return session
+
+
+def _plan(recipe: GrpoRecipe, task: Task, checkpoint: Checkpoint, manifest: Manifest) -> Plan:
+    """What the run will take, for the report to compare with. Raises DoesNotFit before anything is begun."""
+    config, roofs = ModelConfig.from_json(checkpoint.config), manifest.machine["roofs"]
+    assert isinstance(roofs, dict)
+    found = facts(recipe, task, load_text(checkpoint.source), None)
+    return plan_with(found, config, machine.best_device(), roofs)
+
+
+def _open(run: Run, recipe: GrpoRecipe, task: Task, checkpoint: Checkpoint, stderr: TextIO) -> Session:
+    device = machine.best_device()
+    machine.prepare(device)
+    with ExitStack() as undo:
+        undo.callback(run.close)
+        ledger = Ledger(run.paths.ledger, open_meter(device))
+        with ledger.span("loading"):
+            text = load_text(checkpoint.source)
+            text.chat_template()
+            model = load_model(checkpoint, torch.bfloat16, device)
+            optimizer = Optimizer(model, recipe.optimizer)
+            checkpoints = run.checkpoints(keep_last=recipe.keep_last)
+            found, warnings = checkpoints.latest_whole()
+            state = TrainerState() if found is None else read_state(found.folder, optimizer)
+            engine = Engine(model, text.tokenizer, _engine_config(recipe, model, task, text))
+            engine.weights_changed(policy_version=state.step)
+            wants_reference = recipe.policy.divergence != "none"
+            reference = load_model(checkpoint, torch.bfloat16, device) if wants_reference else None
+        metrics = run.journal(run.paths.metrics)
+        metrics.truncate_after(_beyond(state.num_lines))
+        watch = watch_for(stderr)
+        watch.start(
+            Facts(
+                task=task.name, model=recipe.model, num_steps=recipe.num_steps, start_step=state.step,
+                run=str(run.paths.folder), budget=recipe.budget,
+            )
+        )  # fmt: skip
+        for warning in warnings:
+            watch.note(warning, is_alarm=True)
+        tracked = Tracked(
+            folder=run.paths.folder,
+            name=run.paths.folder.name,
+            settings=flatten(recipe),
+            start_step=state.step,
+        )
+        trackers = [open_tracker(name, tracked) for name in recipe.trackers]
+        undo.pop_all()
+    curriculum = Curriculum(
+        task.of(Split.TRAIN), recipe.seed, recipe.sampling.put_aside_after, state.curriculum
+    )
+    return Session(
+        recipe=recipe,
+        run=run,
+        task=task,
+        model=model,
+        engine=engine,
+        text=text,
+        model_config=checkpoint.config,
+        optimizer=optimizer,
+        curriculum=curriculum,
+        state=state,
+        checkpoints=checkpoints,
+        metrics=metrics,
+        ledger=ledger,
+        prices=load_prices(),
+        budget=parse_budget(recipe.budget) if recipe.budget else None,
+        watch=watch,
+        trackers=trackers,
+        reference=reference,
+    )
+
+
+def _beyond(count: int) -> Callable[[Mapping[str, object]], bool]:
+    """True for every line after the first `count`."""
+    seen = 0
+
+    def is_beyond(_line: Mapping[str, object]) -> bool:
+        nonlocal seen
+        seen += 1
+        return seen > count
+
+    return is_beyond
+
+
+def _engine_config(recipe: GrpoRecipe, model: Transformer, task: Task, text: Text) -> EngineConfig:
+    """A cache for `max_rows` of the longest completions behind the longest prompt, and as much again as a
+    quarter of it for prompts that groups share. Raises DoesNotFit if the model's context is too short for
+    that.
+    """
+    longest = _longest_prompt(task, text) + recipe.sampling.max_tokens
+    if longest > model.config.max_context:
+        raise DoesNotFit(
+            f"the longest prompt and sampling.max_tokens are {longest} tokens together, the model's context "
+            f"has {model.config.max_context}; lower sampling.max_tokens or leave the longest problems out"
+        )
+    num_blocks = recipe.max_rows * (longest // KEYS_PER_BLOCK + 2) * 5 // 4
+    block_bytes = KeyValueCache.bytes_per_block(model.config, model.activation_dtype)
+    return EngineConfig(max_rows=recipe.max_rows, cache_bytes=num_blocks * block_bytes)
+
+
+def _longest_prompt(task: Task, text: Text) -> int:
+    """Tokens of the longest prompt, found among the longest texts."""
+
+    def characters(problem: Problem) -> int:
+        return sum(len(str(message.get("content", ""))) for message in problem.messages)
+
+    problems = [problem for split in Split for problem in task.problems[split]]
+    candidates = sorted(problems, key=characters, reverse=True)[:_LONGEST_TRIED]
+    template = text.chat_template()
+    words = max(task.instructions, key=len, default="")
+    asked = [with_instruction(each, words) if words else each for each in candidates]
+    return max(len(template.encode(text.tokenizer, problem.messages)) for problem in asked)
+
+
+def describe(recipe: GrpoRecipe, task: Task, checkpoint: Checkpoint) -> Manifest:
+    """What a run is made from, and on what."""
+    device = machine.best_device()
+    machine.prepare(device)
+    exactness = probe(torch.bfloat16, device)
+    return Manifest(
+        groschen=__version__,
+        commit=_commit(),
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        model=recipe.model,
+        model_digest=digest_of(checkpoint.source),
+        task=recipe.task,
+        task_digest=task.digest,
+        seed=recipe.seed,
+        machine=_machine(checkpoint, device),
+        exact=exactness.exact,
+        first_inexact=exactness.first_inexact,
+        versions={"torch": str(torch.__version__), "python": platform.python_version()},
+        num_parameters=sum(torch.Size(shape).numel() for shape in checkpoint.names().values()),
+        config_digest=digest(recipe),
+    )
+
+
+def _machine(checkpoint: Checkpoint, device: torch.device) -> dict[str, object]:
+    found = machine.look()
+    return {
+        "cpu": found.cpu,
+        "cores": found.cores,
+        "memory_bytes": found.memory_bytes,
+        "system": found.system,
+        "device": str(device),
+        "operations": kit_for(device, torch.bfloat16).operations.name,
+        "product": kit_for(device, torch.bfloat16).product.name,
+        "roofs": measured_roofs(ModelConfig.from_json(checkpoint.config), device),
+    }
+
+
+def digest_of(source: Path) -> str:
+    """SHA-256, hex, over the files that decide what a model computes and reads."""
+    files = [source] if source.is_file() else sorted(p for p in source.iterdir() if p.suffix in _DECISIVE)
+    whole = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            whole.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package is imported from; None if it was installed."""
+    folder = Path(__file__).parents[3]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        said = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said.stdout.strip()

@@ -1,0 +1,79 @@
+"""A GRPO recipe as the numbers that a plan needs, and the plan of one.
+
+Leaves out the arithmetic of plans (plan.py).
+"""
+
+from collections.abc import Mapping
+
+import torch
+
+from groschen import machine
+from groschen.bill import Roofs
+from groschen.model.checkpoint import open_checkpoint
+from groschen.model.config import ModelConfig
+from groschen.model.operations import kit_for
+from groschen.plan import Plan, plan
+from groschen.plan_memory import Layout
+from groschen.plan_time import RecipeFacts
+from groschen.prices import load_prices
+from groschen.records import Split
+from groschen.tasks.load import load_task
+from groschen.tasks.splits import sample
+from groschen.tasks.task import Task
+from groschen.text.bundle import Text
+from groschen.text.load import load_text
+from groschen.train.measuring import measured_roofs
+from groschen.train.recipe import GrpoRecipe
+
+_PROMPTS = 32  # problems whose prompts are counted for their mean length
+_EXPECTED_SHARE = 0.4  # of max_tokens that a completion takes, where nothing was measured
+
+
+def plan_of(recipe: GrpoRecipe, completion_tokens: int | None = None) -> Plan:
+    """Time, memory and cost of the recipe on this machine. Raises DoesNotFit if its memory is too small.
+
+    completion_tokens: the mean that is expected; None: a share of sampling.max_tokens.
+    """
+    device = machine.best_device()
+    machine.prepare(device)
+    checkpoint = open_checkpoint(recipe.model)
+    config = ModelConfig.from_json(checkpoint.config)
+    found = facts(recipe, load_task(recipe.task), load_text(checkpoint.source), completion_tokens)
+    return plan_with(found, config, device, measured_roofs(config, device))
+
+
+def plan_with(
+    found: RecipeFacts, config: ModelConfig, device: torch.device, roofs: Mapping[str, float]
+) -> Plan:
+    """The plan of a recipe's facts, with roofs that were measured already."""
+    layout = Layout.of(kit_for(device, torch.bfloat16), torch.bfloat16)
+    return plan(
+        config, found, Roofs(**roofs), load_prices(), layout,
+        available_bytes=machine.free_memory_bytes(device), cpus=machine.usable_cores(),
+    )  # fmt: skip
+
+
+def facts(recipe: GrpoRecipe, task: Task, text: Text, completion_tokens: int | None) -> RecipeFacts:
+    """What decides the cost of a recipe."""
+    sampling, evaluation = recipe.sampling, recipe.evaluation
+    prompts = [
+        len(text.chat_template().encode(text.tokenizer, problem.messages))
+        for problem in sample(task.of(Split.TRAIN), _PROMPTS)
+    ]
+    return RecipeFacts(
+        steps=recipe.num_steps,
+        problems_per_step=sampling.problems_per_step,
+        group_size=sampling.group_size,
+        prompt_tokens=max(1, round(sum(prompts) / len(prompts))),
+        completion_tokens=completion_tokens or max(1, round(_EXPECTED_SHARE * sampling.max_tokens)),
+        max_completion_tokens=sampling.max_tokens,
+        evaluations=recipe.num_steps // evaluation.every + 1,
+        evaluation_problems=min(evaluation.dev_problems, len(task.problems[Split.DEV])),
+        evaluation_samples=evaluation.dev_samples,
+        final_problems=min(evaluation.test_problems, len(task.problems[Split.TEST])),
+        final_samples=evaluation.test_samples,
+        checkpoints=recipe.num_steps // min(recipe.save_every, evaluation.every) + 1,
+        max_rows=recipe.max_rows,
+        micro_batch_tokens=recipe.tokens_at_once,
+        has_reference=recipe.policy.divergence != "none",
+    )

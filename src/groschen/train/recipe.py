@@ -1,0 +1,136 @@
+"""The settings of a GRPO run: one frozen dataclass, written whole into the run folder.
+
+Leaves out what the settings do. `algorithm` names a published combination of advantage, loss and
+normalisation; each of the three can be set on its own as well. Sources: see advantages.py, losses.py and
+batch.py.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from groschen.errors import BadRequest
+from groschen.train.advantages import Advantage
+from groschen.train.alarms import AlarmSettings
+from groschen.train.batch import Normalisation
+from groschen.train.losses import Divergence, Loss, check_divergence
+from groschen.train.optimizer import OptimizerSettings
+from groschen.train.rewards import RewardSettings
+
+Algorithm = Literal["groschen", "grpo", "dr_grpo", "dapo", "rloo", "gspo", "cispo"]
+PUBLISHED: dict[Algorithm, tuple[Advantage, Loss, Normalisation]] = {
+    "groschen": ("leave_one_out", "clip", "constant"),
+    "grpo": ("group_std", "clip", "sequence"),
+    "dr_grpo": ("mean", "clip", "constant"),
+    "dapo": ("group_std", "clip", "token"),
+    "rloo": ("leave_one_out", "reinforce", "constant"),
+    "gspo": ("group_std", "sequence_clip", "sequence"),
+    "cispo": ("group_std", "cispo", "token"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """What is minimised."""
+
+    algorithm: Algorithm = "groschen"
+    advantage: Advantage | None = None  # None: the algorithm's
+    loss: Loss | None = None
+    normalisation: Normalisation | None = None
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    divergence: Divergence = "none"  # from the base model: "k2", "ratio_k3" or "k1_reward"
+    divergence_weight: float = 0.001
+    updates_per_step: int = (
+        1  # mini-batches of a step's groups; more than one leaves the sampled policy behind
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingSettings:
+    """How rollouts are drawn. Truncated sampling is refused: the trainer would score another distribution."""
+
+    problems_per_step: int = 32
+    group_size: int = 8
+    max_tokens: int = 512
+    temperature: float = 1.0
+    put_aside_after: int = (
+        2  # groups in a row without signal, then the problem rests for some passes; 0: never
+    )
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationSettings:
+    """What is measured. dev chooses the best checkpoint, test is looked at before and after and nowhere
+    else.
+    """
+
+    every: int = 20  # steps
+    dev_problems: int = 100
+    dev_samples: int = 2
+    test_problems: int = 500
+    test_samples: int = 4
+    prompt_problems: int = 50  # of dev, for each of the task's other wordings, to find the base's best prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpoRecipe:
+    """Everything that decides a run, but the weights and the task themselves."""
+
+    model: str = "penny"
+    task: str = "countdown"
+    seed: int = 0
+    num_steps: int = 100
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    rewards: RewardSettings = field(default_factory=RewardSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    alarms: AlarmSettings = field(default_factory=AlarmSettings)
+    max_rows: int = 64  # completions that decode together
+    tokens_at_once: int = 2048  # fed tokens of one micro-batch: bounds the memory of activations
+    save_every: int = 10
+    keep_last: int = 2
+    budget: str = ""  # 10min, 5e14FLOP or 2EUR: stop there, whole
+    trackers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what would be wrong without a word. Raises BadRequest or Unsupported."""
+        sampling, evaluation = self.sampling, self.evaluation
+        if sampling.top_p != 1.0 or sampling.top_k != 0:
+            raise BadRequest(
+                "sampling.top_p and sampling.top_k must stay 1 and 0 in training: the trainer would score "
+                "another distribution than the one that was sampled"
+            )
+        if sampling.temperature <= 0:
+            raise BadRequest("sampling.temperature must be above 0 in training: greedy groups have no signal")
+        if sampling.group_size < 2:
+            raise BadRequest("sampling.group_size must be 2 or more: an advantage compares siblings")
+        for name, value in (
+            ("num_steps", self.num_steps),
+            ("save_every", self.save_every),
+            ("tokens_at_once", self.tokens_at_once),
+            ("sampling.problems_per_step", sampling.problems_per_step),
+            ("sampling.max_tokens", sampling.max_tokens),
+            ("policy.updates_per_step", self.policy.updates_per_step),
+            ("evaluation.every", evaluation.every),
+        ):
+            if value < 1:
+                raise BadRequest(f"{name} must be 1 or more, found {value}")
+        check_divergence(self.policy.divergence)
+
+    @property
+    def advantage(self) -> Advantage:
+        """The advantage that is used."""
+        return self.policy.advantage or PUBLISHED[self.policy.algorithm][0]
+
+    @property
+    def loss(self) -> Loss:
+        """The loss that is used."""
+        return self.policy.loss or PUBLISHED[self.policy.algorithm][1]
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """The normalisation that is used."""
+        return self.policy.normalisation or PUBLISHED[self.policy.algorithm][2]

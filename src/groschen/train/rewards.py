@@ -1,0 +1,44 @@
+"""What training makes of verdicts before advantages: length control and the divergence that belongs into
+the reward.
+
+Leaves out `passed`, which no shaping touches. Source of the soft length penalty: DAPO, arXiv 2503.14476,
+equation 13.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from groschen.errors import Unsupported
+from groschen.records import FinishReason, Group
+
+Truncated = Literal["graded", "left_out"]
+TRUNCATED_WAYS: tuple[str, ...] = get_args(Truncated)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardSettings:
+    """How a verdict's reward becomes that of training."""
+
+    length_penalty: float = 0.0  # taken off a completion of max_tokens, and less the shorter it is
+    length_buffer: int = 0  # tokens before max_tokens over which the penalty grows from 0
+    truncated: Truncated = "graded"  # a cut completion has reward 0, or is left out of its group
+
+
+def shaped_rewards(group: Group, max_tokens: int, settings: RewardSettings) -> list[float | None]:
+    """The training reward of each rollout; None for one that is not trained: its verdict is an error, or it
+    is cut.
+    """
+    if settings.truncated not in TRUNCATED_WAYS:
+        raise Unsupported(
+            f"truncated = {settings.truncated!r} is not known; take one of {', '.join(TRUNCATED_WAYS)}"
+        )
+    rewards: list[float | None] = []
+    for rollout in group.rollouts:
+        is_cut = rollout.completion.finish_reason is FinishReason.LENGTH
+        if rollout.verdict.error is not None or (is_cut and settings.truncated == "left_out"):
+            rewards.append(None)
+            continue
+        too_long = len(rollout.completion.token_ids) - (max_tokens - settings.length_buffer)
+        share = min(1.0, max(0.0, too_long / settings.length_buffer)) if settings.length_buffer else 0.0
+        rewards.append(rollout.verdict.reward - settings.length_penalty * share)
+    return rewards

@@ -1,0 +1,308 @@
+"""An open run: its folder, model, engine, task, optimizer and ledger, and the verbs that the loop is
+written in.
+
+Leaves out the order of the verbs (grpo.py) and how a run is opened (opening.py).
+"""
+
+import copy
+import math
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from groschen.engine.engine import Engine
+from groschen.evals.comparison import summarise, summary_json
+from groschen.evals.evaluate import EVALUATION_SALT, records_of
+from groschen.ledger import Ledger
+from groschen.live import Watch
+from groschen.model import flops
+from groschen.model.config import ModelConfig
+from groschen.model.transformer import Transformer
+from groschen.prices import Prices
+from groschen.records import EvalRecord, Group, Problem, SamplingParams, Split
+from groschen.rollout import Drawn, Journal, Sampler, draw, verify
+from groschen.runs.budget import Budget, Spent
+from groschen.runs.checkpoints import Checkpoints
+from groschen.runs.folder import Run
+from groschen.runs.journal import Journal as Lines
+from groschen.runs.journal import read_journal
+from groschen.runs.rollouts import RolloutJournal
+from groschen.tasks.splits import sample
+from groschen.tasks.task import Task, with_instruction
+from groschen.text.bundle import Text
+from groschen.trackers import Tracker
+from groschen.train.alarms import Held
+from groschen.train.batch import Groups
+from groschen.train.curriculum import Curriculum
+from groschen.train.optimizer import Optimizer
+from groschen.train.recipe import GrpoRecipe
+from groschen.train.state import TrainerState, read_state, write_state
+
+_RECENT = 16  # steps whose metrics the alarms may ask for
+_LAST_MEASUREMENT = 1.5  # times what measuring the base took: completions grow longer
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """Everything of a run that is open in this process."""
+
+    recipe: GrpoRecipe
+    run: Run
+    task: Task
+    model: Transformer
+    engine: Engine
+    text: Text
+    model_config: dict[str, object]  # config.json of the base
+    optimizer: Optimizer
+    curriculum: Curriculum
+    state: TrainerState  # as of the last whole step
+    checkpoints: Checkpoints
+    metrics: Lines
+    ledger: Ledger
+    prices: Prices
+    budget: Budget | None
+    watch: Watch
+    trackers: Sequence[Tracker]
+    reference: Transformer | None = None
+
+    # -- sampling
+
+    def roll_out(self, problems: Sequence[Problem], step: int) -> list[Group]:
+        """The groups of a step, taken up from its journal where it was begun before."""
+        sampling = self.recipe.sampling
+        journal = RolloutJournal(self.run.paths.rollouts(step))
+        try:
+            drawn = self._draw(
+                problems, sampling.group_size, self._sampling(), step, journal, "generation", f"step {step}"
+            )
+            with self.ledger.span("verification", step):
+                return verify(self.task, problems, drawn, journal=journal)
+        finally:
+            journal.close()
+
+    def evaluate(
+        self, name: str, split: Split, num_problems: int, num_samples: int, instruction: str | None = None
+    ) -> list[EvalRecord]:
+        """The records of evaluations/NAME.jsonl, made now unless they are there, whole, already."""
+        path = self.run.paths.evaluation(name)
+        if path.exists():
+            return read_journal(path, EvalRecord)
+        problems = sample(self.task.of(split), num_problems)
+        if instruction is not None:
+            problems = tuple(with_instruction(problem, instruction) for problem in problems)
+        partial = path.with_suffix(".rollouts.jsonl")
+        journal = RolloutJournal(partial)
+        try:
+            drawn = self._draw(
+                problems, num_samples, self._sampling(), EVALUATION_SALT, journal, "evaluation", name
+            )
+            with self.ledger.span("verification", self.state.step):
+                records = records_of(verify(self.task, problems, drawn, journal=journal))
+        finally:
+            journal.close()
+        _write_whole(path, records)
+        partial.unlink()
+        return records
+
+    def forget(self, name: str) -> None:
+        """Set an evaluation aside that no longer belongs to the run's end; nothing is deleted."""
+        path = self.run.paths.evaluation(name)
+        if path.exists():
+            path.replace(path.with_suffix(f".until-step-{self.state.step:06d}.jsonl"))
+
+    def _sampling(self) -> SamplingParams:
+        return SamplingParams(
+            max_tokens=self.recipe.sampling.max_tokens,
+            temperature=self.recipe.sampling.temperature,
+            seed=self.recipe.seed,
+        )
+
+    def _draw(
+        self, problems: Sequence[Problem], num_samples: int, sampling: SamplingParams, salt: int,
+        journal: Journal, phase: str, words: str,
+    ) -> Drawn:  # fmt: skip
+        sampler, done, total = Sampler(self.engine, self.text, sampling), 0, len(problems) * num_samples
+        step = self.state.step + 1 if phase == "generation" else self.state.step
+        with self.ledger.span(phase, step) as span:
+
+            def count(_: object) -> None:
+                nonlocal done
+                done += 1
+                self.watch.progress(words, done, total)
+
+            drawn = draw(sampler, problems, num_samples, salt=salt, journal=journal, on_completion=count)
+            for prompt, lengths in zip(drawn.prompt_lengths, drawn.completion_lengths, strict=True):
+                made = flops.generation_flops(self.model.config, prompt, lengths)
+                span.add(prompt_tokens=prompt, generated_tokens=sum(lengths), flops=made.model)
+        return drawn
+
+    # -- what is written down
+
+    def log_step(self, metrics: Mapping[str, float]) -> None:
+        """One line of metrics.jsonl, one row of the live table, and what the alarms remember."""
+        spent = self.spent()
+        costs = {"cost/total": spent.money, "cost/currency": spent.currency, "time/total_s": spent.seconds}
+        line = {"kind": "step", "step": self.state.step, **metrics, **costs}
+        self._append(line)
+        self.watch.step(line)
+        for tracker in self.trackers:
+            tracker.log(self.state.step, line)
+        self.state.recent = [*self.state.recent, dict(metrics)][-_RECENT:]
+
+    def log_evaluation(
+        self, records: Sequence[EvalRecord], split: Split, model: str, prompt: int = -1
+    ) -> Held:
+        """One line of metrics.jsonl of the kind "evaluation"."""
+        summary = summarise(records)
+        numbers = summary_json(summary)
+        about = {"kind": "evaluation", "step": self.state.step, "split": split.value, "model": model}
+        line = {**about, "prompt": prompt, **numbers}
+        self._append(line)
+        self.watch.evaluation(line)
+        for tracker in self.trackers:
+            tracker.log(self.state.step, {f"{model}/{split.value}/{key}": numbers[key] for key in numbers})
+        found = summary.pass_at_1
+        return Held(self.state.step, found.value, None if math.isnan(found.se) else found.se)
+
+    def note(self, text: str, *, is_alarm: bool = False) -> None:
+        """A sentence for people, kept in metrics.jsonl as an event."""
+        self._append({"kind": "event", "step": self.state.step, "message": text})
+        self.watch.note(text, is_alarm=is_alarm)
+
+    def _append(self, line: Mapping[str, object]) -> None:
+        self.metrics.append(line)
+        self.state.num_lines += 1
+
+    def spent(self) -> Spent:
+        """What all attempts of this run have taken so far."""
+        lines = self.ledger.lines
+        seconds = sum(line.wall_s + line.gap_wall_s for line in lines)
+        joules = sum((line.joules or 0.0) + (line.gap_joules or 0.0) for line in lines)
+        return Spent(
+            seconds=seconds,
+            flops=sum(line.flops for line in lines),
+            money=self.prices.of_machine(seconds) + self.prices.of_energy(joules),
+            currency=self.prices.currency,
+        )
+
+    def is_budget_used(self) -> bool:
+        """Whether the budget is reached once the last measurement, which is still to come, is paid."""
+        if self.budget is None:
+            return False
+        base = [line for line in self.ledger.lines if line.phase == "evaluation" and line.step == 0]
+        spent, share = self.spent(), _LAST_MEASUREMENT
+        reserve = Spent(
+            seconds=share * sum(line.wall_s for line in base),
+            flops=share * sum(line.flops for line in base),
+            money=share * self.prices.of_machine(sum(line.wall_s for line in base)),
+            currency=spent.currency,
+        )
+        used = self.budget.share(spent) + self.budget.share(reserve) >= 1.0
+        if used:
+            self.note(f"the budget of {self.budget} is used: training ends after step {self.state.step}")
+        return used
+
+    # -- steps and checkpoints
+
+    def is_due(self, every: int) -> bool:
+        """Whether the step that just ended is one of every so many."""
+        return self.state.step % every == 0
+
+    def end_step(self) -> None:
+        """The step is whole: from here on a checkpoint would have it."""
+        self.state.step += 1
+        self.state.num_updates = self.optimizer.num_steps
+        self.state.curriculum = copy.deepcopy(self.curriculum.state)
+
+    def save(self) -> None:
+        """A checkpoint of the last whole step, unless there is one."""
+        if any(each.step == self.state.step for each in self.checkpoints.all()):
+            return
+        with self.ledger.span("checkpoint", self.state.step):
+            self.metrics.sync()
+            self.checkpoints.save(self.state.step, self._write)
+
+    def save_if_whole(self) -> None:
+        """A checkpoint, unless the weights have moved on from the last whole step or nothing was trained
+        yet.
+        """
+        if self.state.step and self.optimizer.num_steps == self.state.num_updates:
+            self.save()
+
+    def best_step(self) -> int:
+        """The step with the highest accuracy on dev, the earliest of equals. The base itself is no
+        candidate: what was trained is what is measured, and a report says so if it is no better.
+        """
+        trained = [held for held in self.state.held if held.step]
+        return max(trained, key=lambda held: (held.accuracy, -held.step)).step if trained else 0
+
+    def mark_best_again(self) -> None:
+        """Let `best` name what the evaluations so far say, if that checkpoint is there."""
+        if self.checkpoints.path(step := self.best_step()).is_dir():
+            self.checkpoints.mark_best(step)
+
+    def take_weights_of(self, step: int) -> None:
+        """Let the model be that of a checkpoint, for measuring; the trainer's state stays where it is."""
+        with self.ledger.span("checkpoint", self.state.step):
+            read_state(self.checkpoints.path(step), self.optimizer)
+            self.engine.weights_changed(policy_version=self.engine.policy_version + 1)
+
+    def _write(self, folder: Path) -> None:
+        write_state(folder, self.model, self.text, self.model_config, self.optimizer, self.state)
+
+    def close(self) -> None:
+        """Let go of files and of the run's lock."""
+        for tracker in self.trackers:
+            tracker.close()
+        self.watch.finish()
+        self.metrics.close()
+        self.run.close()
+
+
+def training_flops(config: ModelConfig, groups: Groups) -> float:
+    """FLOPs of forward and backward of groups that share their prompt."""
+    return sum(
+        flops.training_flops(
+            config,
+            len(group[0].completion.prompt_ids),
+            [len(each.completion.token_ids) for each in group],
+            recomputes_head=False,
+        ).model
+        for group in groups
+        if group
+    )
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C waits until the block is done: weights and what is known about them must not part."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+
+    def wait(number: int, _frame: FrameType | None) -> None:
+        arrived.append(number)
+
+    before = signal.signal(signal.SIGINT, wait)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if arrived:
+        raise KeyboardInterrupt
+
+
+def _write_whole(path: Path, records: Sequence[EvalRecord]) -> None:
+    """All lines or none, so that a file that is there is an evaluation that was finished."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.unlink(missing_ok=True)
+    with Lines(temporary) as lines:
+        for record in records:
+            lines.append(record)
+        lines.sync()
+    temporary.replace(path)

@@ -1,0 +1,77 @@
+"""Each alarm stops a run with its reason, and none of them cries wolf."""
+
+import math
+
+import pytest
+
+from groschen.train.alarms import AlarmSettings, Held, RunStopped, check_step, has_fallen
+
+HEALTHY = {
+    "update/loss": 0.1, "update/grad_norm": 0.5, "policy/entropy_nat": 0.4, "reward/mean": 0.3,
+    "verify/error_share": 0.0, "completion/truncated_share": 0.1, "groups/with_signal": 5.0,
+    "update/trained_groups": 5.0,
+}  # fmt: skip
+
+
+def step(**changes: float) -> dict[str, float]:
+    return {**HEALTHY, **{name.replace("__", "/"): value for name, value in changes.items()}}
+
+
+def test_a_healthy_run_goes_on() -> None:
+    check_step([step()] * 20, AlarmSettings())
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"update__loss": math.nan}, "update/loss is nan"),
+        ({"update__grad_norm": math.inf}, "grad_norm is inf"),
+        ({"reward__mean": math.nan}, "reward/mean is nan"),
+        ({"verify__error_share": 0.5}, r"verifier failed on 50%.*groschen check"),
+        ({"policy__entropy_nat": 0.0001}, "collapsed"),
+        ({"completion__truncated_share": 0.95}, r"95%.*max_tokens"),
+    ],
+)
+def test_what_is_beyond_a_limit_stops_the_run_with_its_reason(changes: dict[str, float], reason: str) -> None:
+    with pytest.raises(RunStopped, match=reason):
+        check_step([step(), step(**changes)], AlarmSettings())
+
+
+def test_no_signal_for_too_long_stops_the_run_and_one_group_with_signal_does_not() -> None:
+    silent = step(groups__with_signal=0.0, update__trained_groups=0.0)
+    settings = AlarmSettings(steps_without_signal=4)
+    check_step([silent] * 3, settings)
+    check_step([silent, step(), silent, silent, silent], settings)
+    with pytest.raises(RunStopped, match="no group had signal for 4 steps"):
+        check_step([step(), silent, silent, silent, silent], settings)
+
+
+def test_entropy_is_not_asked_for_where_nothing_was_trained() -> None:
+    check_step([step(), step(update__trained_groups=0.0, policy__entropy_nat=0.0)], AlarmSettings())
+
+
+def test_an_alarm_can_be_switched_off() -> None:
+    settings = AlarmSettings(
+        max_error_share=0.0, max_truncated_share=0.0, steps_without_signal=0, min_entropy=0.0
+    )
+    bad = step(
+        verify__error_share=1.0,
+        completion__truncated_share=1.0,
+        groups__with_signal=0.0,
+        policy__entropy_nat=0.0,
+    )
+    check_step([bad] * 20, settings)
+
+
+def held(*accuracies: float, error: float = 0.02) -> list[Held]:
+    return [Held(step, accuracy, error) for step, accuracy in enumerate(accuracies)]
+
+
+def test_accuracy_that_fell_and_stayed_low_ends_a_run() -> None:
+    settings = AlarmSettings(falls_by_errors=2.0, patience=2)
+    assert has_fallen(held(0.1, 0.5, 0.3, 0.3), settings)
+    assert not has_fallen(held(0.1, 0.5, 0.3), settings), "once may be chance"
+    assert not has_fallen(held(0.1, 0.5, 0.3, 0.49), settings), "it came back"
+    assert not has_fallen(held(0.1, 0.5, 0.3, 0.3, error=0.2), settings), "within the noise"
+    assert not has_fallen(held(0.1, 0.2, 0.3, 0.5), settings)
+    assert not has_fallen(held(0.1, 0.5, 0.3, 0.3), AlarmSettings(falls_by_errors=0.0))

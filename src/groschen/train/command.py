@@ -10,7 +10,13 @@ from typing import TextIO
 
 from groschen.config import build, read_toml
 from groschen.errors import UsageError
+from groschen.evals.comparison import compare
 from groschen.evals.report import write_report
+from groschen.live_words import duration, money
+from groschen.records import EvalRecord
+from groschen.runs.budget import Spent
+from groschen.runs.folder import RunPaths
+from groschen.runs.journal import read_journal
 from groschen.train.alarms import RunStopped
 from groschen.train.grpo import train
 from groschen.train.opening import new_session, resumed_session
@@ -24,12 +30,12 @@ def begin(source: str, model: str | None, out: Path | None, overrides: Sequence[
     """Train on a task or by a recipe file in a new run folder. Returns the report's path."""
     recipe = recipe_of(source, model, overrides)
     folder = out or _free_folder(recipe)
-    return _run(new_session(recipe, folder, stderr))
+    return _run(new_session(recipe, folder, stderr), stderr)
 
 
 def go_on(folder: Path, overrides: Sequence[str], stderr: TextIO) -> Path:
     """Go on with the run in `folder` from its last whole checkpoint. Returns the report's path."""
-    return _run(resumed_session(folder, overrides, stderr))
+    return _run(resumed_session(folder, overrides, stderr), stderr)
 
 
 def recipe_of(source: str, model: str | None, overrides: Sequence[str]) -> GrpoRecipe:
@@ -87,7 +93,7 @@ def _short(source: str) -> str:
     return name.replace(":", "-")
 
 
-def _run(session: Session) -> Path:
+def _run(session: Session, stderr: TextIO) -> Path:
     folder = session.run.paths.folder
     try:
         train(session)
@@ -102,7 +108,32 @@ def _run(session: Session) -> Path:
         ) from None
     finally:
         session.close()
-    return write_report(folder)
+    report = write_report(folder)
+    for line in conclusion(folder, session.spent()):
+        print(line, file=stderr)
+    return report
+
+
+def conclusion(folder: Path, spent: Spent) -> list[str]:
+    """What a run came to, in three lines for people: gain, cost, and what can be done with it now."""
+    base, trained = (
+        read_journal(RunPaths(folder).evaluation(name), EvalRecord) for name in ("base-test", "best-test")
+    )
+    lines = []
+    if base and trained:
+        found = compare(base, trained)
+        before, after, gain = found.base.pass_at_1, found.trained.pass_at_1, found.paired
+        lines.append(
+            f"accuracy on {gain.num_problems} held-out problems: {before.value:.1%} before, "
+            f"{after.value:.1%} after; gain {100 * gain.gain:+.1f} points (95 % interval "
+            f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}); mean length {found.base.mean_tokens:.0f} "
+            f"before, {found.trained.mean_tokens:.0f} tokens after"
+        )
+    lines.append(
+        f"it took {duration(spent.seconds)}, {spent.flops:.2g} FLOP and "
+        f"{money(spent.money, spent.currency)}; what one may conclude is in the report"
+    )
+    return [*lines, f"talk to it: groschen chat {folder}"]
 
 
 class Interrupted(KeyboardInterrupt):

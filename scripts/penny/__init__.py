@@ -1,0 +1,1 @@
+"""How the built-in model `penny` is made: tokenizer, data, pre-training, measurement."""

@@ -142,3 +142,23 @@ def test_a_completion_of_one_token_is_scored_from_its_prompt_alone() -> None:
 def test_an_unknown_normalisation_is_named() -> None:
     with pytest.raises(Unsupported, match=r"'mean'.*constant"):
         batch(scored_groups(tiny_model()), "mean", 30, 100, CPU)  # type: ignore[arg-type]
+
+
+def test_the_gradient_has_the_same_bits_with_one_thread_two_and_again() -> None:
+    model = tiny_model("qwen3", hidden_size=256, intermediate_size=512, num_hidden_layers=1)
+    groups = scored_groups(model, prompt_lengths=range(10, 60), group_size=8, max_tokens=60)
+    made = batch(groups, "token", 60, 4096, CPU)
+    assert made.num_trained_tokens > 10_000, "enough for torch to split the work between threads"
+    optimizer = Optimizer(model, OptimizerSettings())
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 2, 2):
+            torch.set_num_threads(threads)
+            optimizer.forget_gradients()
+            for micro_batch in made.micro_batches:
+                accumulate(model, micro_batch, Objective(), made.denominator, StepStats())
+            found.append({n: p.grad.clone() for n, p in optimizer.parameters.items() if p.grad is not None})
+    finally:
+        torch.set_num_threads(before)
+    for name, gradient in found[0].items():
+        assert all(torch.equal(gradient, other[name]) for other in found[1:]), name

@@ -27,11 +27,9 @@ OVERRIDES = (
 
 def work(folder: str) -> None:
     """What a child process does: begin the run, or go on with it."""
-    import torch
 
     from groschen.train.command import begin, go_on
 
-    torch.set_num_threads(1)
     with open(os.devnull, "w") as nowhere:
         if (Path(folder) / "manifest.json").exists():
             go_on(Path(folder), (), nowhere)

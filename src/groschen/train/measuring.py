@@ -14,7 +14,7 @@ _READS = 3
 
 
 def measured_roofs(config: ModelConfig, device: torch.device) -> dict[str, float]:
-    """FLOP/s of a product of the model's own shape and bytes read in a second, by the names of bill.Roofs."""
+    """A product of the model's own shape in GFLOP/s and reading in GB/s, by the names of `doctor --json`."""
     kit = kit_for(device, torch.bfloat16)
     weight = torch.randn(2 * config.mlp_width, config.width, device=device).to(torch.bfloat16)
     packed = kit.product.pack(weight)
@@ -26,4 +26,4 @@ def measured_roofs(config: ModelConfig, device: torch.device) -> dict[str, float
         dtype=kit.operations.activation_dtype,
     )
     read = roofs.measure_read_roof(repeats=_READS)
-    return {"flops_per_s": 1e9 * product.best, "read_bytes_per_s": 1e9 * read.best}
+    return {"bf16_gflops": product.best, "read_gbps": read.best}

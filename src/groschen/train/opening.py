@@ -21,7 +21,7 @@ from groschen.config import digest, flatten
 from groschen.energy import open_meter
 from groschen.engine.engine import Engine, EngineConfig
 from groschen.errors import DoesNotFit
-from groschen.evals.report_data import PLAN
+from groschen.evals.report_data import PLAN, PRICES
 from groschen.ledger import Ledger
 from groschen.live import Facts, watch_for
 from groschen.model.checkpoint import Checkpoint, open_checkpoint
@@ -64,6 +64,7 @@ def new_session(recipe: GrpoRecipe, folder: Path, stderr: TextIO) -> Session:
     planned = _plan(recipe, task, checkpoint, manifest)
     run = create_run(folder, manifest, recipe)
     (folder / PLAN).write_bytes(msgspec.json.encode(planned))
+    (folder / PRICES).write_bytes(msgspec.json.encode(load_prices()))  # a bill of today, whenever it is read
     return _open(run, recipe, task, checkpoint, stderr)
 
 

@@ -47,8 +47,9 @@ def plan_with(
 ) -> Plan:
     """The plan of a recipe's facts, with roofs that were measured already."""
     layout = Layout.of(kit_for(device, torch.bfloat16), torch.bfloat16)
+    limits = Roofs(flops_per_s=1e9 * roofs["bf16_gflops"], read_bytes_per_s=1e9 * roofs["read_gbps"])
     return plan(
-        config, found, Roofs(**roofs), load_prices(), layout,
+        config, found, limits, load_prices(), layout,
         available_bytes=machine.free_memory_bytes(device), cpus=machine.usable_cores(),
     )  # fmt: skip
 

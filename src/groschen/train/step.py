@@ -81,9 +81,9 @@ def accumulate(
     # The head's part of the gradient ends at `seen`; one backward through the layers follows for all of it.
     seen_ND = hidden_ND.detach().requires_grad_()
     for part, lengths in _parts(micro_batch.lengths):
-        logprobs, entropies = score(
-            model, seen_ND[micro_batch.before_M[part]], micro_batch.targets_M[part], objective.temperature
-        )
+        # index_select, not [...]: the gradient of indexing adds up in an order that differs from run to run.
+        before_MD = seen_ND.index_select(0, micro_batch.before_M[part])
+        logprobs, entropies = score(model, before_MD, micro_batch.targets_M[part], objective.temperature)
         loss = _loss(micro_batch, part, lengths, logprobs, objective, stats) / denominator
         torch.autograd.backward(loss)
         stats.loss += float(loss.detach())

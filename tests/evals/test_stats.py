@@ -147,16 +147,16 @@ def test_the_t_interval_covers_and_one_that_forgets_the_clusters_does_not() -> N
 def test_the_interval_of_a_gain_covers_the_truth_and_its_tests_reject_one_null_in_twenty() -> None:
     generator = np.random.default_rng(9)
     covered = rejected_t = rejected_flip = 0
-    for _ in range(1500):
-        chances = generator.beta(1.2, 1.5, (80, 1))
-        first, second = ((generator.random((80, 4)) < chances).mean(axis=1) for _ in range(2))
+    for _ in range(1000):
+        chances = generator.beta(1.2, 1.5, (50, 1))
+        first, second = ((generator.random((50, 4)) < chances).mean(axis=1) for _ in range(2))
         difference = paired_difference(first, second)
         covered += difference.low <= 0 <= difference.high
         rejected_t += difference.p_value < 0.05
         rejected_flip += difference.sign_flip_p < 0.05
-    assert 0.93 <= covered / 1500 <= 0.97
-    assert covered + rejected_t == 1500
-    assert 0.03 <= rejected_flip / 1500 <= 0.07
+    assert 0.93 <= covered / 1000 <= 0.97
+    assert covered + rejected_t == 1000
+    assert 0.03 <= rejected_flip / 1000 <= 0.07
 
 
 def test_pairing_is_what_it_is_by_hand() -> None:

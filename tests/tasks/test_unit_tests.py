@@ -89,10 +89,9 @@ def test_a_program_can_not_forge_the_outputs_that_are_compared(trick: str) -> No
     assert not verdict.passed and verdict.reward == 0.0
 
 
-def test_a_program_that_redefines_builtins_does_not_change_the_tests() -> None:
-    code = (
-        "import builtins\nbuiltins.len = lambda x: 3\nlen = sorted = abs = lambda *x: 3\ndef f(): return []"
-    )
+@pytest.mark.parametrize("first", ["", "import builtins\nbuiltins.len = builtins.sorted = lambda *x: 3\n"])
+def test_a_program_that_redefines_builtins_does_not_change_the_tests(first: str) -> None:
+    code = f"{first}len = sorted = lambda *x: 3\ndef f(): return []"
     assert not judged({"tests": "assert len(f()) == 3"}, code).passed
 
 

@@ -25,7 +25,7 @@ from groschen.runs.manifest import Manifest, read_manifest
 
 BASE, PROMPTED, TRAINED, FORMAT_ONLY = "base", "base-best-prompt", "best", "format-only"
 MODELS = (BASE, PROMPTED, TRAINED, FORMAT_ONLY)
-PLAN = "plan.json"
+PLAN, PRICES = "plan.json", "prices.json"
 _STEP = re.compile(r"step-(\d{6,})")
 
 Line = Mapping[str, object]

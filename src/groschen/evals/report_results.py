@@ -21,7 +21,7 @@ from groschen.bill import (
 )
 from groschen.evals import report_data
 from groschen.evals.comparison import Comparison, Summary, compare, summarise
-from groschen.evals.report_data import RunData, number_of, points_of
+from groschen.evals.report_data import PRICES, RunData, number_of, points_of
 from groschen.plan import Comparison as PlanComparison
 from groschen.plan import compare as compare_plan
 from groschen.prices import Prices, load_prices
@@ -94,7 +94,7 @@ def prices_of(folder: Path) -> Prices:
     """The prices that a run's bill uses: prices.json of the run folder over the user's or the shipped
     ones.
     """
-    own = folder / "prices.json"
+    own = folder / PRICES
     return load_prices(own if own.exists() else None)
 
 

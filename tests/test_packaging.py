@@ -30,8 +30,26 @@ def imported_packages() -> set[str]:
     return found - set(sys.stdlib_module_names) - {"groschen"}
 
 
+# Packages that an extra brings, each imported where it is used, by the extra's name.
+OF_EXTRAS = {
+    "pynvml": "gpu",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+    "sandlock": "sandbox",
+}
+
+# Packages whose types a declared one takes or returns, so that they come and go with it.
+BROUGHT_BY = {"referencing": "jsonschema", "latex2sympy2_extended": "math_verify"}
+
+
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
-    assert imported_packages() == package_names(PROJECT["dependencies"])
+    needed = imported_packages()
+    declared = package_names(PROJECT["dependencies"])
+    assert needed - set(OF_EXTRAS) - set(BROUGHT_BY) == declared
+    assert set(BROUGHT_BY) <= needed and set(BROUGHT_BY.values()) <= declared
+    assert set(OF_EXTRAS) <= needed
+    assert set(OF_EXTRAS.values()) <= set(PROJECT["optional-dependencies"])
 
 
 def test_the_pinned_torch_of_the_install_script_is_in_the_declared_range() -> None:
@@ -53,14 +71,20 @@ def wheel_files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         return set(archive.namelist())
 
 
-def test_a_wheel_carries_every_source_and_nothing_else(wheel_files: set[str]) -> None:
-    tracked = {
+def test_a_wheel_carries_every_file_of_the_package_and_nothing_else(wheel_files: set[str]) -> None:
+    there = {
         str(path.relative_to(SOURCE.parent))
         for path in SOURCE.rglob("*")
-        if path.suffix in (".py", ".c", ".h") or path.name == "py.typed"
+        if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {name for name in wheel_files if name.startswith("groschen/")} == tracked
-    assert "groschen/py.typed" in wheel_files
+    assert {name for name in wheel_files if name.startswith("groschen/")} == there
+    for name in ("py.typed", "penny/model.safetensors", "recipes/countdown.toml", "prices.json"):
+        assert f"groschen/{name}" in wheel_files
+    assert any(name.startswith("groschen/evals/page/") for name in wheel_files)
+
+
+def test_the_built_in_model_stays_small() -> None:
+    assert sum(path.stat().st_size for path in (SOURCE / "penny").iterdir()) < 10_000_000
 
 
 def test_a_wheel_carries_its_license(wheel_files: set[str]) -> None:

@@ -4,6 +4,7 @@ import os
 import resource
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +21,15 @@ def lines(path: Path) -> list[object]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
-@pytest.fixture
-def limited_file_size() -> Iterator[int]:
-    """Files of this process end at 1,000 bytes, as on a full disk."""
+@contextmanager
+def files_end_at(num_bytes: int) -> Iterator[None]:
+    """Files of this process end there, as on a full disk; pytest's own output must not be written within."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield 1000
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_every_appended_line_is_in_the_file_before_append_returns(tmp_path: Path) -> None:
@@ -123,15 +126,15 @@ def append_many(journal: Journal) -> None:
         journal.append({"step": step, "text": "x" * 80})
 
 
-def test_a_full_disk_leaves_whole_lines_and_a_sentence(tmp_path: Path, limited_file_size: int) -> None:
-    with Journal(tmp_path / "m.jsonl") as journal:
+def test_a_full_disk_leaves_whole_lines_and_a_sentence(tmp_path: Path) -> None:
+    with files_end_at(1000), Journal(tmp_path / "m.jsonl") as journal:
         with pytest.raises(
             BadFile, match=r"m\.jsonl could not be written \(File too large\); check free space"
         ):
             append_many(journal)
         whole = journal.read()
         assert journal.path.read_bytes().endswith(b"}\n")
-        assert 5 < len(whole) < limited_file_size / 80
+        assert 5 < len(whole) < 1000 / 80
         journal.append({"n": 1})
         assert journal.read() == [*whole, {"n": 1}]
 

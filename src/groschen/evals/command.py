@@ -148,9 +148,10 @@ def as_table(answer: Answer) -> Table:
     if len(answer.models) == 2:
         base, trained = answer.models.values()
         paired = compare(base, trained)
+        gain = paired.paired
         table.caption = (
-            f"gain {paired.paired.gain:+.1%} ({paired.paired.low:+.1%} to {paired.paired.high:+.1%}), paired "
-            f"over {paired.paired.num_problems} problems, p = {paired.paired.p_value:.2g}; with this many a "
-            f"gain of {paired.smallest_detectable:.1%} would be found four times in five"
+            f"gain {100 * gain.gain:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}), paired "
+            f"over {gain.num_problems} problems, p = {gain.p_value:.2g}; with this many a gain of "
+            f"{100 * paired.smallest_detectable:.1f} points would be found four times in five"
         )
     return table

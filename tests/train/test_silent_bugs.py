@@ -14,28 +14,18 @@ import pytest
 import torch
 from tests.tiny import tiny_model
 from tests.train.samples import scored_groups
-from tests.train.test_grpo import metrics
+from tests.train.test_grpo import metrics, run
 from tests.train.tiny_run import recipe
 
 from groschen.engine.engine import Engine
 from groschen.records import Split
 from groschen.train.alarms import RunStopped
 from groschen.train.batch import MicroBatch, TrainBatch, batch
-from groschen.train.grpo import scored, train
+from groschen.train.grpo import scored
 from groschen.train.opening import new_session
 from groschen.train.optimizer import Optimizer, OptimizerSettings
 from groschen.train.recipe import GrpoRecipe, SamplingSettings
-from groschen.train.session import Session
 from groschen.train.step import Objective, gradient
-
-
-def run(made: GrpoRecipe, folder: Path) -> Session:
-    session = new_session(made, folder, io.StringIO())
-    try:
-        train(session)
-    finally:
-        session.close()
-    return session
 
 
 def gaps(folder: Path) -> list[float]:

@@ -24,6 +24,7 @@ from groschen.errors import DoesNotFit
 from groschen.evals.report_data import PLAN, PRICES
 from groschen.ledger import Ledger
 from groschen.live import Facts, watch_for
+from groschen.model.atomic import new_file
 from groschen.model.checkpoint import Checkpoint, open_checkpoint
 from groschen.model.config import ModelConfig
 from groschen.model.exactness import probe
@@ -63,8 +64,13 @@ def new_session(recipe: GrpoRecipe, folder: Path, stderr: TextIO) -> Session:
     manifest = describe(recipe, task, checkpoint)
     planned = _plan(recipe, task, checkpoint, manifest)
     run = create_run(folder, manifest, recipe)
-    (folder / PLAN).write_bytes(msgspec.json.encode(planned))
-    (folder / PRICES).write_bytes(msgspec.json.encode(load_prices()))  # a bill of today, whenever it is read
+    with ExitStack() as undo:
+        undo.callback(run.close)
+        # The prices too: a bill of today, whenever it is read.
+        for name, content in ((PLAN, planned), (PRICES, load_prices())):
+            with new_file(folder / name) as file:
+                file.write(msgspec.json.encode(content))
+        undo.pop_all()
     return _open(run, recipe, task, checkpoint, stderr)
 
 

@@ -21,7 +21,7 @@ import platformdirs
 
 from groschen import machine
 
-SOURCES = ("product.c", "attention.c", "rowwise.c", "categorical.c", "decoder.c")
+SOURCES = ("product.c", "attention.c", "rowwise.c", "gradients.c", "categorical.c", "decoder.c")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fopenmp", "-shared", "-fPIC", "-std=gnu11")
 
 

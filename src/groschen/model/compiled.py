@@ -1,7 +1,8 @@
 """The operations of a model on a CPU, run by the C kernels of `kernels/`.
 
 Each method takes and returns torch tensors and checks nothing but what would read beyond a tensor's end: the
-callers own shapes. Leaves out gradients and the choice between this and `portable.py` (`operations.py`).
+callers own shapes. Leaves out which of them is differentiated how, and the choice between this and
+`portable.py` (`operations.py`).
 """
 
 import ctypes
@@ -25,6 +26,10 @@ _SIGNATURES: dict[str, Sequence[type]] = {
     "rotate": [_POINTER, _LONG] + [_POINTER] * 4 + [_LONG] * 3 + [_FLOAT],
     "gate": [_POINTER] * 2 + [_LONG] * 2 + [_INT] * 2,
     "categorical": [_POINTER] + [_LONG] * 3 + [_POINTER] * 5 + [_INT] * 2,
+    "gate_gradient": [_POINTER] * 3 + [_LONG] * 2 + [_INT] * 2,
+    "rms_norm_gradient": [_POINTER] * 6 + [_LONG] * 2 + [_FLOAT] * 2 + [_INT],
+    "score_gradient": [_POINTER] + [_LONG] * 3 + [_POINTER] * 5 + [_INT],
+    "squares": [_POINTER] * 2 + [_LONG] * 2 + [_INT],
 }
 
 
@@ -96,6 +101,54 @@ class CompiledOperations:
         y = torch.empty((*x.shape[:-1], width), dtype=x.dtype)
         self.library.gate(x.data_ptr(), y.data_ptr(), _rows_of(x), width, is_gelu, torch.get_num_threads())
         return y
+
+    def gate_gradient(self, x: Tensor, grad: Tensor, is_gelu: bool) -> Tensor:
+        """x: [N, 2 F], grad: [N, F]. Returns the gradient of x, [N, 2 F]."""
+        x, grad = self._given(x), self._given(grad)
+        grad_x = torch.empty_like(x)
+        self.library.gate_gradient(
+            x.data_ptr(), grad.data_ptr(), grad_x.data_ptr(), _rows_of(grad), grad.shape[-1], is_gelu,
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return grad_x
+
+    def rms_norm_gradient(
+        self, x: Tensor, weight: Tensor, grad: Tensor, eps: float, offset: float
+    ) -> tuple[Tensor, Tensor]:
+        """x, grad: [..., width]; weight: [width] of x's type. Returns the gradients of x and, in float32, of
+        the weight.
+        """
+        x, grad = self._given(x), self._given(grad)
+        grad_x, grad_weight = torch.empty_like(x), torch.empty(x.shape[-1])
+        inverses = torch.empty(_rows_of(x))
+        self.library.rms_norm_gradient(
+            x.data_ptr(), weight.data_ptr(), grad.data_ptr(), grad_x.data_ptr(), inverses.data_ptr(),
+            grad_weight.data_ptr(), _rows_of(x), x.shape[-1], eps, offset, torch.get_num_threads(),
+        )  # fmt: skip
+        return grad_x, grad_weight
+
+    def score_gradient(
+        self, logits: Tensor, inverse_temperatures: Tensor, tokens: Tensor, logprobs: Tensor, grads: Tensor
+    ) -> Tensor:
+        """logits: [R, V] float32; the others: [R]. Returns the gradient of the logits, given that of the
+        logprobs.
+        """
+        assert logits.dtype == logprobs.dtype == inverse_temperatures.dtype == torch.float32
+        assert logits.stride(1) == 1 and tokens.dtype == torch.int64
+        grad_logits, grads = torch.empty(logits.shape), grads.float().contiguous()
+        self.library.score_gradient(
+            logits.data_ptr(), logits.stride(0), *logits.shape, inverse_temperatures.data_ptr(),
+            tokens.contiguous().data_ptr(), logprobs.data_ptr(), grads.data_ptr(), grad_logits.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return grad_logits
+
+    def squares(self, x: Tensor) -> Tensor:
+        """x: [R, width] float32. Returns the sum of the squares of each row, [R] float64."""
+        assert x.dtype == torch.float32 and x.is_contiguous()
+        sums = torch.empty(len(x), dtype=torch.float64)
+        self.library.squares(x.data_ptr(), sums.data_ptr(), *x.shape, torch.get_num_threads())
+        return sums
 
     def store(self, keys: Tensor, values: Tensor, cache: LayerCache, slots: Tensor) -> None:
         """keys: [N, K, E], values: [N, K, Ev] into slots [N] of the cache."""

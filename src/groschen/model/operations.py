@@ -1,8 +1,7 @@
 """Which operations and which product a device runs, and their gradients.
 
 The forward of training is the forward of the engine: the same method of the same object is called, and only
-when a gradient is wanted is it wrapped in an autograd function whose backward is written here once, in torch,
-in float32.
+when a gradient is wanted is it wrapped in an autograd function, whose backward calls the same object again.
 """
 
 from dataclasses import dataclass
@@ -42,6 +41,24 @@ class Operations(Protocol):
 
     def gate(self, x: Tensor, is_gelu: bool) -> Tensor:
         """x: [N, 2 F], gate first. Returns activate(gate) * up, [N, F]."""
+
+    def gate_gradient(self, x: Tensor, grad: Tensor, is_gelu: bool) -> Tensor:
+        """x: [N, 2 F], grad: [N, F]. Returns the gradient of x, [N, 2 F]."""
+
+    def rms_norm_gradient(
+        self, x: Tensor, weight: Tensor, grad: Tensor, eps: float, offset: float
+    ) -> tuple[Tensor, Tensor]:
+        """x, grad: [..., width]. Returns the gradients of x and, in float32, of the weight."""
+
+    def score_gradient(
+        self, logits: Tensor, inverse_temperatures: Tensor, tokens: Tensor, logprobs: Tensor, grads: Tensor
+    ) -> Tensor:
+        """logits: [R, V] float32; the others: [R]. Returns the gradient of the logits, given that of the
+        logprobs.
+        """
+
+    def squares(self, x: Tensor) -> Tensor:
+        """x: [R, width] float32. Returns the sum of the squares of each row, [R] float64."""
 
     def store(self, keys: Tensor, values: Tensor, cache: LayerCache, slots: Tensor) -> None:
         """keys: [N, K, E], values: [N, K, Ev] into slots [N] of the cache."""
@@ -199,22 +216,18 @@ class _Multiply(torch.autograd.Function):
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, operations: Operations, eps: float, offset: float
+        ctx: Any, x: Tensor, _weight: Tensor, scale: Tensor, operations: Operations, eps: float, offset: float
     ) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.eps, ctx.offset = eps, offset
+        ctx.save_for_backward(x)
+        # An attribute: the engine may have made it in inference mode, where nothing can be saved.
+        ctx.scale, ctx.operations, ctx.eps, ctx.offset = scale, operations, eps, offset
         return operations.rms_norm(x, scale, eps, offset)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        wide, grad = x.float(), grad.float()
-        inverse = torch.rsqrt(wide.square().mean(-1, keepdim=True) + ctx.eps)
-        normed = wide * inverse
-        scaled = grad * (ctx.offset + weight.float())
-        grad_x = inverse * (scaled - normed * (scaled * normed).mean(-1, keepdim=True))
-        grad_weight = (grad * normed).flatten(0, -2).sum(0)
-        return grad_x.to(x.dtype), grad_weight, None, None, None, None
+        (x,) = ctx.saved_tensors
+        grads = ctx.operations.rms_norm_gradient(x, ctx.scale, grad, ctx.eps, ctx.offset)
+        return *grads, None, None, None, None
 
 
 class _Rotate(torch.autograd.Function):
@@ -235,21 +248,13 @@ class _Gate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, operations: Operations, is_gelu: bool) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.is_gelu = is_gelu
+        ctx.operations, ctx.is_gelu = operations, is_gelu
         return operations.gate(x, is_gelu)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
-        gate, up = x.float().chunk(2, -1)
-        # Both are gate * sigmoid(inner(gate)): inner is gate for SiLU, 2 sqrt(2/pi) (g + 0.044715 g^3) for
-        # GELU's tanh form.
-        inner = 1.5957691216 * (gate + 0.044715 * gate**3) if ctx.is_gelu else gate
-        slope = 1.5957691216 * (1 + 0.134145 * gate.square()) if ctx.is_gelu else 1.0
-        share = inner.sigmoid()
-        grad = grad.float()
-        grad_gate = grad * up * share * (1 + gate * (1 - share) * slope)
-        return torch.cat([grad_gate, grad * gate * share], -1).to(x.dtype), None, None
+        return ctx.operations.gate_gradient(x, grad, ctx.is_gelu), None, None
 
 
 class _Attend(torch.autograd.Function):

@@ -48,6 +48,44 @@ class PortableOperations:
         gate, up = x.chunk(2, -1)
         return (F.gelu(gate, approximate="tanh") if is_gelu else F.silu(gate)) * up
 
+    def gate_gradient(self, x: Tensor, grad: Tensor, is_gelu: bool) -> Tensor:
+        """x: [N, 2 F], grad: [N, F]. Returns the gradient of x, [N, 2 F]."""
+        gate, up = x.float().chunk(2, -1)
+        # Both are gate * sigmoid(inner(gate)): inner is gate for SiLU, 2 sqrt(2/pi) (g + 0.044715 g^3) for
+        # GELU's tanh form.
+        inner = 1.5957691216 * (gate + 0.044715 * gate**3) if is_gelu else gate
+        slope = 1.5957691216 * (1 + 0.134145 * gate.square()) if is_gelu else 1.0
+        share = inner.sigmoid()
+        grad = grad.float()
+        grad_gate = grad * up * share * (1 + gate * (1 - share) * slope)
+        return torch.cat([grad_gate, grad * gate * share], -1).to(x.dtype)
+
+    def rms_norm_gradient(
+        self, x: Tensor, weight: Tensor, grad: Tensor, eps: float, offset: float
+    ) -> tuple[Tensor, Tensor]:
+        """x, grad: [..., width]. Returns the gradients of x and, in float32, of the weight."""
+        wide, grad = x.float(), grad.float()
+        inverse = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+        normed = wide * inverse
+        scaled = grad * (offset + weight.float())
+        grad_x = inverse * (scaled - normed * (scaled * normed).mean(-1, keepdim=True))
+        return grad_x.to(x.dtype), (grad * normed).flatten(0, -2).sum(0)
+
+    def score_gradient(
+        self, logits: Tensor, inverse_temperatures: Tensor, tokens: Tensor, logprobs: Tensor, grads: Tensor
+    ) -> Tensor:
+        """d logprob / d logit = (1 if it is the token else 0, minus its probability) / temperature."""
+        del logprobs  # a sum taken anew keeps the probabilities' sum at 1 here
+        grad_logits = (logits * inverse_temperatures[:, None]).softmax(-1).neg_()
+        grad_logits.scatter_add_(1, tokens[:, None], torch.ones_like(grads)[:, None])
+        return grad_logits.mul_((grads * inverse_temperatures)[:, None])
+
+    def squares(self, x: Tensor) -> Tensor:
+        """x: [R, width]. Returns the sum of the squares of each row, [R] float64: rows one by one, so the
+        number of threads changes no bit.
+        """
+        return x.square().sum(1).double()
+
     def store(self, keys: Tensor, values: Tensor, cache: LayerCache, slots: Tensor) -> None:
         """keys: [N, K, E], values: [N, K, Ev] into slots [N] of the cache."""
         blocks, places = slots // KEYS_PER_BLOCK, slots % KEYS_PER_BLOCK

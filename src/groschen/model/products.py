@@ -21,6 +21,8 @@ from torch import Tensor
 
 from groschen.model.compiled import CompiledOperations
 
+WIDENED_AT_ONCE = 16_777_216  # numbers of a weight: 64 MiB of float32
+
 
 class Product(Protocol):
     """x W^T + b for weights that were packed once."""
@@ -48,8 +50,17 @@ class TorchGradients:
     """
 
     def input_gradient(self, grad: Tensor, weight: Tensor) -> Tensor:
-        """See Product."""
-        return grad @ weight.to(grad.dtype)
+        """See Product. A weight of another type is widened a slab at a time: all of a head of 152 k words
+        would be 544 MB, written and read for each few hundred rows.
+        """
+        if weight.dtype == grad.dtype:
+            return grad @ weight
+        slab = max(1, WIDENED_AT_ONCE // weight.shape[1])
+        total = grad[:, :slab] @ weight[:slab].to(grad.dtype)
+        for start in range(slab, len(weight), slab):
+            part = slice(start, start + slab)
+            total.addmm_(grad[:, part], weight[part].to(grad.dtype))
+        return total
 
     def weight_gradient(self, grad: Tensor, x: Tensor) -> Tensor:
         """See Product. bfloat16 is widened only where the product could not add up in float32 otherwise."""

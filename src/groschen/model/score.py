@@ -56,15 +56,12 @@ class _Score(torch.autograd.Function):
     def forward(
         ctx: Any, logits_NV: Tensor, token_ids_N: Tensor, inverses_N: Tensor, operations: Operations
     ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(logits_NV, token_ids_N, inverses_N)
         scored = operations.categorical(logits_NV.detach(), inverses_N, None, token_ids_N)
+        ctx.operations = operations
+        ctx.save_for_backward(logits_NV, inverses_N, token_ids_N, scored.logprobs)
         ctx.mark_non_differentiable(scored.entropies)
         return scored.logprobs, scored.entropies
 
     @staticmethod
     def backward(ctx: Any, grad_N: Tensor, _entropy_grad: Tensor) -> tuple[Tensor | None, ...]:
-        """d logprob / d logit = (1 if it is the token else 0, minus its probability) / temperature."""
-        logits_NV, token_ids_N, inverses_N = ctx.saved_tensors
-        grad_NV = (logits_NV * inverses_N[:, None]).softmax(-1).neg_()
-        grad_NV.scatter_add_(1, token_ids_N[:, None], torch.ones_like(grad_N)[:, None])
-        return grad_NV.mul_((grad_N * inverses_N)[:, None]), None, None, None
+        return ctx.operations.score_gradient(*ctx.saved_tensors, grad_N), None, None, None

@@ -53,7 +53,7 @@ class Optimizer:
             raise Unsupported(
                 f"schedule {settings.schedule!r} is not known; take one of {', '.join(SCHEDULES)}"
             )
-        self.settings = settings
+        self.settings, self._operations = settings, model.kit.operations
         self.parameters = dict(model.named_parameters())
         self.masters: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
@@ -73,8 +73,8 @@ class Optimizer:
         total = 0.0
         for parameter in self.parameters.values():
             if parameter.grad is not None:
-                rows = parameter.grad.view(len(parameter.grad), -1).square().sum(1)
-                total += math.fsum(rows.double().tolist())
+                rows = self._operations.squares(parameter.grad.view(len(parameter.grad), -1))
+                total += math.fsum(rows.tolist())
         return math.sqrt(total)
 
     @torch.no_grad()

@@ -34,7 +34,7 @@ ORDER_IN_ROOM = {
         overlap trials usual check check_table user_file jsonl_task reasoning_gym countdown load""",
     "evals/": """
         quantiles stats comparison evaluate command
-        markup report_data report_text figures report_results report_cost report_curves report_examples
+        markup report_data format_control report_text figures report_results report_cost report_curves report_examples
         report_facts report_headline report""",
     "train/": """
         advantages alarms batch curriculum losses measuring optimizer rewards recipe reference state step

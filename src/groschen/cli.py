@@ -206,16 +206,21 @@ def evaluate(
 
 
 @app.command
-def report(run: Path, /) -> None:
+def report(run: Path, /, *, format_control: Path | None = None) -> None:
     """Write the report of a run anew: one HTML page in its folder.
 
     Parameters
     ----------
     run
         The run folder.
+    format_control
+        A run like it but for --set rewards.source=format: how much of the gain is format alone.
     """
+    from groschen.evals.format_control import take_format_control
     from groschen.evals.report import write_report
 
+    if format_control is not None:
+        take_format_control(run, format_control)
     print(write_report(run))
 
 

@@ -3,8 +3,8 @@
 import pytest
 from tests.train.verdicts import rollout
 
-from groschen.errors import Unsupported
-from groschen.records import FinishReason, Group, Problem
+from groschen.errors import BadRequest, Unsupported
+from groschen.records import FinishReason, Group, Problem, Rollout, Verdict
 from groschen.train.rewards import RewardSettings, shaped_rewards
 
 PROBLEM = Problem(key="p", messages=({"role": "user", "content": "?"},))
@@ -36,3 +36,26 @@ def test_a_cut_completion_may_be_left_out_and_is_then_no_failure() -> None:
 def test_an_unknown_way_is_named() -> None:
     with pytest.raises(Unsupported, match=r"'masked'.*left_out"):
         shaped(RewardSettings(truncated="masked"))  # type: ignore[arg-type]
+
+
+def test_the_control_rewards_the_place_of_an_answer_and_not_its_being_right() -> None:
+    completion = rollout(1.0, 10).completion
+    verdicts = [
+        Verdict(reward=1.0, passed=True, parts={"format": True}),
+        Verdict(reward=0.0, passed=False, parts={"format": True}),
+        Verdict(reward=0.5, passed=True, parts={"format": False, "lenient": True}),
+        Verdict(reward=0.0, passed=False, error="it broke"),
+    ]
+    rollouts = tuple(Rollout(completion=completion, verdict=verdict) for verdict in verdicts)
+    settings = RewardSettings(source="format")
+    assert shaped_rewards(Group(problem=PROBLEM, rollouts=rollouts), 100, settings) == [1.0, 1.0, 0.0, None]
+
+
+def test_a_task_that_does_not_tell_the_format_apart_has_no_such_control() -> None:
+    with pytest.raises(BadRequest, match="part named format"):
+        shaped(RewardSettings(source="format"))
+
+
+def test_an_unknown_source_of_rewards_is_named() -> None:
+    with pytest.raises(Unsupported, match=r"'length'.*verdict, format"):
+        shaped(RewardSettings(source="length"))  # type: ignore[arg-type]

@@ -7,12 +7,10 @@ content security policy forbids whatever is not in this file. Leaves out statist
 
 import base64
 import hashlib
-import secrets
 from importlib.resources import files
 from pathlib import Path
 
 from groschen import __version__
-from groschen.errors import BadFile
 from groschen.evals.markup import Html, join, tag, trusted
 from groschen.evals.report_cost import cost, plan
 from groschen.evals.report_curves import curves
@@ -22,7 +20,7 @@ from groschen.evals.report_facts import exactness, limits, origins, settings
 from groschen.evals.report_headline import controls, headline
 from groschen.evals.report_results import Results, prices_of, results_of
 from groschen.evals.report_text import LANGUAGES, Words, words_of
-from groschen.model.atomic import write_synced
+from groschen.model.atomic import replaced_file
 from groschen.prices import Prices
 
 REPORT = "report.html"
@@ -40,7 +38,8 @@ def write_report(run_folder: Path, prices: Prices | None = None) -> Path:
     """
     results = results_of(read_run(run_folder), prices or prices_of(run_folder))
     path = run_folder / REPORT
-    _replace(path, render(results).encode("utf-8"))
+    with replaced_file(path) as file:
+        file.write(render(results).encode("utf-8"))
     return path
 
 
@@ -119,21 +118,6 @@ def _policy(style: str, script: str) -> str:
         f"default-src 'none'; style-src '{_hash_of(style)}'; script-src '{_hash_of(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """The new file in one step: who reads the old one while it is written sees the whole of it."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with write_synced(temporary) as file:
-            file.write(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise BadFile(
-            f"{path} could not be written ({error.strerror or error}); check free space and permissions"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _hash_of(text: str) -> str:

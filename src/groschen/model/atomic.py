@@ -22,6 +22,13 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     Raises BadRequest if `path` exists already, BadFile if the disk refuses.
     """
     _refuse_existing(path, path.exists())
+    with replaced_file(path) as file:
+        yield file
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[BinaryIO]:
+    """As `new_file`, in place of an older file: whoever reads that one meanwhile sees the whole of it."""
     temporary = _temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

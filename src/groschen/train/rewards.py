@@ -8,9 +8,11 @@ equation 13.
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from groschen.errors import Unsupported
-from groschen.records import FinishReason, Group
+from groschen.errors import BadRequest, Unsupported
+from groschen.records import FinishReason, Group, Verdict
 
+Source = Literal["verdict", "format"]
+SOURCES: tuple[str, ...] = get_args(Source)
 Truncated = Literal["graded", "left_out"]
 TRUNCATED_WAYS: tuple[str, ...] = get_args(Truncated)
 
@@ -19,6 +21,8 @@ TRUNCATED_WAYS: tuple[str, ...] = get_args(Truncated)
 class RewardSettings:
     """How a verdict's reward becomes that of training."""
 
+    # "format" rewards an answer that stands where it was asked for, right or wrong: a control, no recipe.
+    source: Source = "verdict"
     length_penalty: float = 0.0  # taken off a completion of max_tokens, and less the shorter it is
     length_buffer: int = 0  # tokens before max_tokens over which the penalty grows from 0
     truncated: Truncated = "graded"  # a cut completion has reward 0, or is left out of its group
@@ -27,7 +31,13 @@ class RewardSettings:
 def shaped_rewards(group: Group, max_tokens: int, settings: RewardSettings) -> list[float | None]:
     """The training reward of each rollout; None for one that is not trained: its verdict is an error, or it
     is cut.
+
+    Raises Unsupported if a setting is not known, BadRequest if the task does not tell the format apart.
     """
+    if settings.source not in SOURCES:
+        raise Unsupported(
+            f"rewards.source = {settings.source!r} is not known; take one of {', '.join(SOURCES)}"
+        )
     if settings.truncated not in TRUNCATED_WAYS:
         raise Unsupported(
             f"truncated = {settings.truncated!r} is not known; take one of {', '.join(TRUNCATED_WAYS)}"
@@ -40,5 +50,16 @@ def shaped_rewards(group: Group, max_tokens: int, settings: RewardSettings) -> l
             continue
         too_long = len(rollout.completion.token_ids) - (max_tokens - settings.length_buffer)
         share = min(1.0, max(0.0, too_long / settings.length_buffer)) if settings.length_buffer else 0.0
-        rewards.append(rollout.verdict.reward - settings.length_penalty * share)
+        rewards.append(_reward(rollout.verdict, settings.source) - settings.length_penalty * share)
     return rewards
+
+
+def _reward(verdict: Verdict, source: Source) -> float:
+    if source == "verdict":
+        return verdict.reward
+    if not isinstance(has_format := verdict.parts.get("format"), bool | int | float):
+        raise BadRequest(
+            'rewards.source = "format" needs verdicts with a part named format, and this task has none; '
+            "take a verifier that looks for an answer's place"
+        )
+    return float(has_format)

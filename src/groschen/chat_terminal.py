@@ -17,6 +17,7 @@ from groschen import machine
 from groschen.engine.engine import Engine
 from groschen.engine.open import Opened, open_engine
 from groschen.errors import BadRequest, GroschenError
+from groschen.model.quantized import weights_of
 from groschen.records import Completion, FinishReason, Request, SamplingParams
 
 _HELP = """\
@@ -44,20 +45,23 @@ class Conversation:
     sampling: SamplingParams = field(default_factory=lambda: SamplingParams(temperature=0.7, top_p=0.95))
 
 
-def chat(model: str, *, console: Console | None = None, lines: TextIO | None = None) -> None:
+def chat(
+    model: str, *, weights: str = "bf16", console: Console | None = None, lines: TextIO | None = None
+) -> None:
     """Open the model and talk until the input ends.
 
-    lines: where questions come from (standard input). Raises what `open_engine` raises; a request that cannot
-    be honoured is said in one sentence and the talk goes on.
+    weights: how those of the products are kept, "bf16", "int8" or "int4". lines: where questions come from
+    (standard input). Raises what `open_engine` raises; a request that cannot be honoured is said in one
+    sentence and the talk goes on.
     """
     console, lines = console or Console(highlight=False), lines or sys.stdin
     started = machine.seconds()
     with Console(stderr=True).status(f"loading {model}"):
-        opened = open_engine(model)
+        opened = open_engine(model, weights=weights_of(weights))
         opened.text.chat_template()  # a model without a template is refused before anything is asked
     config = opened.engine.model.config
     console.print(
-        f"{config.family}, context {config.max_context:,} tokens, loaded in "
+        f"{config.family}, context {config.max_context:,} tokens, {weights}, loaded in "
         f"{machine.seconds() - started:.1f} s; /help lists what can be typed",
         style="dim",
     )

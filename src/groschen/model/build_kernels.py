@@ -21,7 +21,10 @@ import platformdirs
 
 from groschen import machine
 
-SOURCES = ("product.c", "attention.c", "rowwise.c", "gradients.c", "categorical.c", "decoder.c")
+SOURCES = (
+    "product.c", "quantise.c", "quantized.c", "attention.c", "rowwise.c", "gradients.c", "categorical.c",
+    "decoder.c",
+)  # fmt: skip
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fopenmp", "-shared", "-fPIC", "-std=gnu11")
 
 
@@ -70,7 +73,7 @@ def _digest(compiler: str, flags: tuple[str, ...]) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     digest = hashlib.sha256(repr((version, flags, machine.cpu_name(), sorted(machine.cpu_flags()))).encode())
     folder = resources.files("groschen.model") / "kernels"
-    for name in ("vectors.h", *SOURCES):
+    for name in ("vectors.h", "quantized.h", *SOURCES):
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()[:16]
 

@@ -101,8 +101,13 @@ def load_weights(model_tensors: Mapping[str, Tensor], checkpoint: Checkpoint) ->
     most 16 MiB are in use, and what one rotary projection takes in a GGUF file.
     Raises BadFile if a name is missing or left over, a shape differs, or a number is not finite.
     """
+    check_names(model_tensors, checkpoint)
+    copy_weights(model_tensors, checkpoint)
+
+
+def copy_weights(model_tensors: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
+    """`load_weights` for tensors whose names and shapes have been checked, which need not be all."""
     shapes = checkpoint.names()
-    _check_names(model_tensors, checkpoint, shapes)
     with torch.no_grad():
         for name, tensor in model_tensors.items():
             for start, stop in _row_ranges(shapes[name]):
@@ -160,9 +165,12 @@ def _download(name: str) -> Path:
     return Path(folder)
 
 
-def _check_names(
-    model_tensors: Mapping[str, Tensor], checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]
-) -> None:
+def check_names(model_tensors: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
+    """Raises BadFile if the checkpoint lacks a tensor, has one left over or of another shape.
+
+    model_tensors: every parameter of the model; one without memory (torch's "meta") will do.
+    """
+    shapes = checkpoint.names()
     missing = [name for name in model_tensors if name not in shapes]
     extra = [name for name in shapes if name not in model_tensors and not _IGNORABLE.search(name)]
     if _HEAD in extra and _EMBEDDING in model_tensors and _EMBEDDING in shapes:

@@ -21,16 +21,23 @@ _POINTERS = (
     "qkv_bias output_bias gate_up_bias down_bias cosines sines"
 ).split()
 
+_PRODUCTS = ("qkv", "output", "gate_up", "down")
+_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 8, torch.uint8: 4}  # of a packed weight
+
 
 class _Layer(ctypes.Structure):
-    _fields_ = [*((name, ctypes.c_void_p) for name in _POINTERS), ("window", ctypes.c_int64)]
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in _POINTERS),
+        ("window", ctypes.c_int64),
+        *((f"{name}_kind", ctypes.c_int32) for name in _PRODUCTS),
+    ]
 
 
 class _Sizes(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("width", "mlp_width", "heads", "kv_heads", "head_width")),
         *((name, ctypes.c_float) for name in ("eps", "norm_offset", "scale", "softcap")),
-        *((name, ctypes.c_int32) for name in ("is_gelu", "is_bf16")),
+        ("is_gelu", ctypes.c_int32),
     ]
 
 
@@ -73,7 +80,7 @@ class FusedLayers:
         self._sizes = _Sizes(
             config.width, config.mlp_width, config.num_heads, config.num_kv_heads, config.head_width,
             config.norm_eps, config.norm_offset, config.attention_scale, config.attention_softcap or 0.0,
-            config.activation == "gelu_tanh", layers[0].qkv.dtype == torch.bfloat16,
+            config.activation == "gelu_tanh",
         )  # fmt: skip
         pointer, long = ctypes.c_void_p, ctypes.c_int64
         self._library.decoder.argtypes = (
@@ -110,4 +117,5 @@ def _describe(layer: FusedLayer, config: LayerConfig) -> _Layer:
     pointers = {
         name: None if tensor is None else tensor.data_ptr() for name, tensor in layer._asdict().items()
     }
-    return _Layer(**pointers, window=config.window or 0)
+    kinds = {f"{name}_kind": _KINDS[getattr(layer, name).dtype] for name in _PRODUCTS}
+    return _Layer(**pointers, **kinds, window=config.window or 0)

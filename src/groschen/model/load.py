@@ -1,48 +1,87 @@
 """A checkpoint's weights in a decoder, or a refusal before memory is taken."""
 
 import torch
+from torch import Tensor
 
 from groschen import machine
 from groschen.errors import DoesNotFit
-from groschen.model.checkpoint import Checkpoint, load_weights, open_checkpoint
+from groschen.model.checkpoint import Checkpoint, check_names, copy_weights, load_weights, open_checkpoint
 from groschen.model.config import ModelConfig
-from groschen.model.transformer import Transformer
+from groschen.model.quantized import Weights
+from groschen.model.transformer import Linear, Transformer
 
 _SPARE_BYTES = 300_000_000  # for Python, torch and one tensor on its way
 
 
 def load_model(
-    source: str | Checkpoint, dtype: torch.dtype = torch.bfloat16, device: torch.device | None = None
+    source: str | Checkpoint,
+    dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | None = None,
+    weights: Weights = Weights.PLAIN,
 ) -> Transformer:
     """The decoder of a folder, a .gguf file or a hub id, with its weights packed for the products of
     `device`.
 
-    dtype: of the weights, bfloat16 or float32. Raises BadFile, Unsupported, or DoesNotFit if the memory is
-    too small.
+    dtype: of the weights, bfloat16 or float32; weights: int8 and int4 are made from it, one product after the
+    other, and only serve. Raises BadFile, Unsupported, or DoesNotFit if the memory is too small.
     """
     device = device or torch.device("cpu")
     checkpoint = open_checkpoint(source) if isinstance(source, str) else source
     config = ModelConfig.from_json(checkpoint.config)
-    check_memory(checkpoint, config, dtype, device)
-    model = Transformer(config, dtype, device)
-    load_weights(model.tensors(), checkpoint)
+    check_memory(checkpoint, config, dtype, device, weights)
+    model = Transformer(config, dtype, device, weights)
+    if weights is Weights.PLAIN:
+        load_weights(model.tensors(), checkpoint)
+    else:
+        _load_quantised(model, checkpoint)
     model.pack()
     return model.requires_grad_(False)
 
 
+def _load_quantised(model: Transformer, checkpoint: Checkpoint) -> None:
+    """Never more in memory than what stays and one product as the checkpoint has it."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if not (model.config.has_tied_head and name == "lm_head.weight"):
+            tensors |= model.named_views(name, parameter.detach())
+    check_names(tensors, checkpoint)
+    copy_weights({name: tensor for name, tensor in tensors.items() if not tensor.is_meta}, checkpoint)
+    for name, module in model.named_modules():
+        if not isinstance(module, Linear):
+            continue
+        if module is model.lm_head and model.config.has_tied_head:
+            module.quantise(model.embed_tokens.weight)
+            continue
+        weight = torch.empty(module.weight.shape, dtype=module.weight.dtype)
+        copy_weights(model.named_views(f"{name}.weight", weight), checkpoint)
+        module.quantise(weight)
+
+
 def check_memory(
-    checkpoint: Checkpoint, config: ModelConfig, dtype: torch.dtype, device: torch.device
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    weights: Weights = Weights.PLAIN,
 ) -> None:
-    """Raises DoesNotFit if the weights and their packed copy are more than the free memory of the device."""
+    """Raises DoesNotFit if what the weights will take is more than the free memory of the device."""
     numbers = sum(torch.Size(shape).numel() for shape in checkpoint.names().values())
     embedding = config.vocab_size * config.width
-    products = numbers if config.has_tied_head else numbers - embedding
-    copies = 0 if device.type == "cuda" else products
-    needed = (numbers + copies) * dtype.itemsize + _SPARE_BYTES
+    layers = numbers - embedding * (1 if config.has_tied_head else 2)
+    kind, copy = str(dtype).removeprefix("torch."), "its packed copy"
+    if weights is Weights.PLAIN:
+        copies = 0 if device.type == "cuda" else layers + embedding
+        needed = (numbers + copies) * dtype.itemsize + _SPARE_BYTES
+    else:
+        head_bits = Weights.INT8.bits_per_weight
+        one_product = max(0 if config.has_tied_head else embedding, 2 * config.mlp_width * config.width)
+        needed = int(layers * weights.bits_per_weight + embedding * head_bits) // 8 + _SPARE_BYTES
+        needed += (embedding + one_product) * dtype.itemsize
+        kind, copy = str(weights), f"its embedding as {kind}"
     free = machine.free_memory_bytes(device)
     if needed > free:
         raise DoesNotFit(
             f"{checkpoint.source} has {numbers / 1e6:,.0f} million parameters and needs {needed / 1e9:.1f} "
-            f"GB as {str(dtype).removeprefix('torch.')} with its packed copy, {free / 1e9:.1f} GB are free; "
+            f"GB as {kind} with {copy}, {free / 1e9:.1f} GB are free; "
             "close other programs or use a smaller model"
         )

@@ -1,10 +1,11 @@
-"""Four ways to multiply rows by a weight, each with the same bits for a row whatever the number of rows.
+"""Five ways to multiply rows by a weight, each with the same bits for a row whatever the number of rows.
 
 Which one runs is decided by the machine and the type of the weights alone, never by timing, so that a run can
 be repeated:
 
 - compiled: our kernel, float32 activations, weights stay bfloat16 (or float32) in memory. Exact by
   definition.
+- int8, int4: our kernel on rounded weights, where the user asks for them, for serving. Exact by definition.
 - onednn: bfloat16 on CPUs that multiply it in hardware. Weights packed once; rows identical from two rows up
   as measured.
 - widened: float32 activations, weights widened and packed once by oneDNN: CPUs without a C compiler. Exact as
@@ -12,6 +13,7 @@ be repeated:
 - plain: torch's own product, on GPUs and elsewhere.
 """
 
+import ctypes
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from groschen import machine
+from groschen.errors import Unsupported
 from groschen.model.compiled import CompiledOperations
+
+_POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 
 WIDENED_AT_ONCE = 16_777_216  # numbers of a weight: 64 MiB of float32
 
@@ -83,6 +89,66 @@ class CompiledProduct(TorchGradients):
     def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
         """x: [N, inputs] float32."""
         return self.operations.product(x.contiguous(), packed, outputs, bias)
+
+
+@dataclass(frozen=True)
+class QuantizedProduct:
+    """Our kernel on codes of 8 or 4 bits; its gradients are refused. See kernels/quantized.c."""
+
+    operations: CompiledOperations
+    name: str
+    bits: int
+
+    def __post_init__(self) -> None:
+        kernels = self.operations.library
+        kernels.quantised_bytes.argtypes = [_LONG, _LONG, _INT]
+        kernels.quantised_bytes.restype = _LONG
+        kernels.quantise_weight.argtypes = [_POINTER, _POINTER, _LONG, _LONG, _INT, _INT, _INT]
+        kernels.quantised_scratch.argtypes = [_LONG]
+        kernels.quantised_scratch.restype = _LONG
+        kernels.quantised_product.argtypes = [*[_POINTER] * 4, *[_LONG] * 3, _INT, _POINTER, _INT]
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.int8 if self.bits == 8 else torch.uint8
+
+    def pack(self, weight: Tensor, into: Tensor | None = None) -> Tensor:
+        """weight: bfloat16 or float32, finite. Codes with their scales: bytes of type int8 (8 bits) or uint8
+        (4 bits), a new tensor each time.
+        """
+        weight, kernels = weight.detach().contiguous(), self.operations.library
+        assert weight.dtype in (torch.bfloat16, torch.float32), weight.dtype
+        size = kernels.quantised_bytes(*weight.shape, self.bits)
+        packed = torch.frombuffer(machine.zeroed_memory(size), dtype=self._dtype, count=size)
+        kernels.quantise_weight(
+            weight.data_ptr(), packed.data_ptr(), *weight.shape, weight.dtype == torch.bfloat16, self.bits,
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return packed
+
+    def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
+        """x: [N, inputs] float32; each row is rounded to 16 bits in blocks."""
+        assert x.dtype == torch.float32 and packed.dtype == self._dtype
+        (count, inputs), kernels, x = x.shape, self.operations.library, x.contiguous()
+        assert packed.numel() == kernels.quantised_bytes(outputs, inputs, self.bits)
+        y = torch.empty((count, outputs))
+        scratch = torch.empty(count * kernels.quantised_scratch(inputs))
+        kernels.quantised_product(
+            x.data_ptr(), packed.data_ptr(), 0 if bias is None else bias.data_ptr(), y.data_ptr(),
+            count, outputs, inputs, self.bits, scratch.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+        return y
+
+    def input_gradient(self, grad: Tensor, weight: Tensor) -> Tensor:
+        """Raises Unsupported."""
+        raise self._refusal()
+
+    def weight_gradient(self, grad: Tensor, x: Tensor) -> Tensor:
+        """Raises Unsupported."""
+        raise self._refusal()
+
+    def _refusal(self) -> Unsupported:
+        return Unsupported(f"{self.name} weights have no gradient; open the model with bf16 weights")
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,11 @@ and mixtures of experts, latent attention and attention sinks, which would be ot
 `MLP` and `Attention`.
 """
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from groschen.errors import DoesNotFit
 from groschen.model import operations as ops
@@ -17,13 +20,14 @@ from groschen.model.compiled import CompiledOperations
 from groschen.model.config import ModelConfig
 from groschen.model.fused import FusedLayer, FusedLayers
 from groschen.model.kvcache import KeyValueCache, LayerCache, Rows
-from groschen.model.products import CompiledProduct
+from groschen.model.products import CompiledProduct, QuantizedProduct
+from groschen.model.quantized import Weights, check_trainable, kits
 from groschen.model.rope import RopeConfig, tables
 from groschen.model.shapes import AttentionShape
 
 
-def _parameter(*shape: int, dtype: torch.dtype) -> nn.Parameter:
-    return nn.Parameter(torch.empty(*shape, dtype=dtype))
+def _parameter(*shape: int, dtype: torch.dtype, device: str | None = None) -> nn.Parameter:
+    return nn.Parameter(torch.empty(*shape, dtype=dtype, device=device), requires_grad=device != "meta")
 
 
 class Embedding(nn.Module):
@@ -40,12 +44,13 @@ class Embedding(nn.Module):
 
 class Linear(nn.Module):
     """x W^T + b. The weight is packed for the product at first use and again whenever its values have
-    changed.
+    changed. A quantised one is given once (`quantise`), and `weight` is a shape without memory.
     """
 
     def __init__(self, inputs: int, outputs: int, has_bias: bool, dtype: torch.dtype, kit: ops.Kit) -> None:
         super().__init__()
-        self.weight = _parameter(outputs, inputs, dtype=dtype)
+        self.is_quantised = isinstance(kit.product, QuantizedProduct)
+        self.weight = _parameter(outputs, inputs, dtype=dtype, device="meta" if self.is_quantised else None)
         self.bias = _parameter(outputs, dtype=dtype) if has_bias else None
         self._product, self._addend_dtype = kit.product, kit.operations.activation_dtype
         self._packed: ops.Packed | None = None
@@ -54,11 +59,20 @@ class Linear(nn.Module):
     def pack(self) -> ops.Packed:
         """The packed weight; torch counts in-place changes of a tensor, so a stale copy cannot be used."""
         versions = (self.weight._version, -1 if self.bias is None else self.bias._version)
+        if self.is_quantised:
+            assert self._packed is not None, "a quantised product is used before it has been loaded"
+            return self._packed
         if self._packed is None or self._packed_versions != versions:
             weight = self._product.pack(self.weight, None if self._packed is None else self._packed.weight)
             bias = None if self.bias is None else self.bias.detach().to(self._addend_dtype)
             self._packed, self._packed_versions = ops.Packed(weight, bias), versions
         return self._packed
+
+    def quantise(self, weight: Tensor) -> None:
+        """weight: [outputs, inputs]; not kept. The bias, if there is one, has its values already."""
+        assert self._packed is None, "layers that run in one call would keep the old codes"
+        bias = None if self.bias is None else self.bias.detach().to(self._addend_dtype)
+        self._packed = ops.Packed(self._product.pack(weight.detach()), bias)
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """x: [N, inputs]. Returns [N, outputs]."""
@@ -186,25 +200,39 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A decoder with the weights of one checkpoint.
 
-    dtype: of the weights, bfloat16 or float32.
+    dtype: of the weights, bfloat16 or float32. weights: how those of the products are kept; quantised, they
+    are filled by `Linear.quantise` and never change.
     """
 
-    def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        dtype: torch.dtype,
+        device: torch.device | None = None,
+        weights: Weights = Weights.PLAIN,
+    ) -> None:
         super().__init__()
         device = device or torch.device("cpu")
-        self.config, self.kit = config, ops.kit_for(device, dtype)
+        self.config, self.weights = config, weights
+        if weights is Weights.PLAIN:
+            self.kit = head_kit = ops.kit_for(device, dtype)
+        else:
+            self.kit, head_kit = kits(weights, device)
         with device:
             self.embed_tokens = Embedding(config.vocab_size, config.width, dtype)
             self.layers = nn.ModuleList(Block(config, i, dtype, self.kit) for i in range(config.num_layers))
             self.norm = Norm(config.width, config, dtype, self.kit)
-            self.lm_head = Linear(config.width, config.vocab_size, False, dtype, self.kit)
-        if config.has_tied_head:
+            self.lm_head = Linear(config.width, config.vocab_size, False, dtype, head_kit)
+        if config.has_tied_head and weights is Weights.PLAIN:
             self.lm_head.weight = self.embed_tokens.weight
         self._angles: dict[RopeConfig, tuple[Tensor, Tensor]] = {}
         self._blocks = [block for block in self.layers if isinstance(block, Block)]
         self._parameters_of_layers = list(self.layers.parameters())
         self._fused: FusedLayers | None = None
         self._fused_version = -1
+        # Whether a gradient computes each layer again instead of keeping what it needs: less memory, a third
+        # more arithmetic, and the same bits, because a layer has the same bits each time.
+        self.recomputes_layers = False
 
     @property
     def device(self) -> torch.device:
@@ -232,17 +260,27 @@ class Transformer(nn.Module):
         if fused is not None:
             x_ND = fused.run(x_ND, rows, cache)
         else:
+            is_kept = not (self.recomputes_layers and torch.is_grad_enabled())
             for index, block in enumerate(self.layers):
-                x_ND = block(x_ND, self.angles(self.config.layers[index].rope), cache.layer(index), rows)
+                given = (x_ND, self.angles(self.config.layers[index].rope), cache.layer(index), rows)
+                x_ND = block(*given) if is_kept else self._again_later(block, *given)
         hidden_ND: Tensor = self.norm(x_ND)
         return hidden_ND
+
+    def _again_later(self, block: nn.Module, *given: object) -> Tensor:
+        """The layer's output; its insides are thrown away and computed again for the gradient. Training deep
+        nets with sublinear memory cost, arXiv 1604.06174.
+        """
+        out_ND: Tensor = checkpoint(block, *given, use_reentrant=False, preserve_rng_state=False)
+        return out_ND
 
     def _fused_layers(self) -> FusedLayers | None:
         """The layers for one call of the kernels, made anew if a parameter has changed; None where other
         operations or products run.
         """
         operations = self.kit.operations
-        if not (isinstance(operations, CompiledOperations) and isinstance(self.kit.product, CompiledProduct)):
+        is_ours = isinstance(self.kit.product, CompiledProduct | QuantizedProduct)
+        if not (isinstance(operations, CompiledOperations) and is_ours):
             return None
         version = sum(parameter._version for parameter in self._parameters_of_layers)
         if self._fused is None or self._fused_version != version:
@@ -268,6 +306,13 @@ class Transformer(nn.Module):
                 self._angles[rope] = tables(rope, self.config.max_context, self.device)
         return self._angles[rope]
 
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """As torch's. Raises Unsupported if a gradient of quantised weights is asked for."""
+        if requires_grad:
+            check_trainable(self.weights)
+        super().requires_grad_(requires_grad)
+        return self
+
     def pack(self) -> None:
         """Pack every weight now instead of at its first use, layer by layer."""
         for module in self.modules():
@@ -276,26 +321,27 @@ class Transformer(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor under the name that a Hugging Face checkpoint gives it, as views that can be written
-        to.
+        to. Raises Unsupported for quantised weights.
         """
+        check_trainable(self.weights)
         found: dict[str, Tensor] = {}
         for name, parameter in self.named_parameters():
-            prefix = "" if name.startswith("lm_head.") else "model."
-            for full, view in self._named_views(name, parameter.detach()):
-                found[prefix + full] = view
+            found.update(self.named_views(name, parameter.detach()))
         return found
 
-    def _named_views(self, name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
-        """A fused projection as its parts, anything else as it is."""
-        config = self.config
+    def named_views(self, name: str, tensor: Tensor) -> dict[str, Tensor]:
+        """A tensor of the shape of our parameter `name`, under its checkpoint's names: a fused projection as
+        its parts, anything else as it is.
+        """
+        config, name = self.config, name if name.startswith("lm_head.") else f"model.{name}"
         queries, keys = config.num_heads * config.head_width, config.num_kv_heads * config.head_width
         parts = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
         sizes = {"qkv_proj": (queries, keys, keys), "gate_up_proj": (config.mlp_width, config.mlp_width)}
         for fused, names in parts.items():
             if f".{fused}." in name:
                 views = tensor.split_with_sizes(sizes[fused])
-                return [(name.replace(fused, part), view) for part, view in zip(names, views, strict=True)]
-        return [(name, tensor)]
+                return {name.replace(fused, part): view for part, view in zip(names, views, strict=True)}
+        return {name: tensor}
 
 
 def check_context(config: ModelConfig, num_tokens: int) -> None:

@@ -53,11 +53,11 @@ class Optimizer:
             raise Unsupported(
                 f"schedule {settings.schedule!r} is not known; take one of {', '.join(SCHEDULES)}"
             )
+        model.requires_grad_(True)  # refuses quantised weights by name
         self.settings, self._operations = settings, model.kit.operations
         self.parameters = dict(model.named_parameters())
         self.masters: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
-            parameter.requires_grad_(True)
             parameter.grad_dtype = torch.float32  # micro-batches are added up in float32
             self.masters[name] = parameter.detach().float().clone()
         self._adamw = torch.optim.AdamW(

@@ -9,6 +9,8 @@
 #ifndef ACTIVATION_BF16 /* with bfloat16 activations, products are oneDNN's and cannot be called from here */
 
 void product(const float *, const void *, const float *, float *, int64_t, int64_t, int64_t, int, int);
+void quantised_product(const float *, const void *, const float *, float *, int64_t, int64_t, int64_t, int, float *, int);
+int64_t quantised_scratch(int64_t);
 void rms_norm(const activation *, const activation *, activation *, int64_t, int64_t, float, float, int);
 void rotate(const activation *, int64_t, activation *, const float *, const float *, const int64_t *, int64_t, int64_t, int64_t,
             float);
@@ -25,12 +27,13 @@ typedef struct { /* model/fused.py has the same fields; NULL: the layer has none
     const float *qkv_bias, *output_bias, *gate_up_bias, *down_bias;
     const float *cosines, *sines;
     int64_t window;
+    int32_t qkv_kind, output_kind, gate_up_kind, down_kind; /* 0: float32, 1: bfloat16, 8 or 4: bits of a code */
 } Layer;
 
 typedef struct {
     int64_t width, mlp_width, heads, kv_heads, head_width;
     float eps, norm_offset, scale, softcap;
-    int32_t is_gelu, is_bf16;
+    int32_t is_gelu;
 } Sizes;
 
 typedef struct {
@@ -41,6 +44,12 @@ typedef struct {
 
 static void add(float *x, const float *y, int64_t count) {
     for (int64_t i = 0; i < count; i++) x[i] += y[i];
+}
+
+static void multiply(const float *x, const void *packed, int kind, const float *bias, float *y, int64_t rows, int64_t outputs,
+                     int64_t inputs, float *scratch, int threads) {
+    if (kind <= 1) product(x, packed, bias, y, rows, outputs, inputs, kind, threads);
+    else quantised_product(x, packed, bias, y, rows, outputs, inputs, kind, scratch, threads);
 }
 
 /* Keys and values are split from the projection; heads are normed before they are rotated. Returns attend's answer. */
@@ -66,7 +75,9 @@ static int attention(const Layer *l, const Sizes *s, const Tokens *t, float *qkv
 /* Numbers of scratch that `decoder` needs for each token. */
 int64_t decoder_scratch(const Sizes *s) {
     int64_t q = s->heads * s->head_width, kv = s->kv_heads * s->head_width;
-    return 2 * s->width + (q + 2 * kv) + 2 * kv + 2 * q + 3 * s->mlp_width;
+    int64_t widest = s->mlp_width > q ? s->mlp_width : q;
+    return 2 * s->width + (q + 2 * kv) + 2 * kv + 2 * q + 3 * s->mlp_width +
+           quantised_scratch(widest > s->width ? widest : s->width);
 }
 
 /* x: [tokens, width], from the embedding to the last layer's stream, in place. keys, values: the caches of all layers, `stride`
@@ -76,20 +87,20 @@ int decoder(float *x, const Layer *layers, int64_t count, const Sizes *s, const 
     int64_t n = t->tokens, q = s->heads * s->head_width, kv = s->kv_heads * s->head_width;
     float *normed = scratch, *out = normed + n * s->width, *qkv = out + n * s->width, *new_keys = qkv + n * (q + 2 * kv);
     float *new_values = new_keys + n * kv, *queries = new_values + n * kv, *mixed = queries + n * q;
-    float *gate_up = mixed + n * q, *gated = gate_up + 2 * n * s->mlp_width;
+    float *gate_up = mixed + n * q, *gated = gate_up + 2 * n * s->mlp_width, *codes = gated + n * s->mlp_width;
     for (int64_t i = 0; i < count; i++) {
         const Layer *l = layers + i;
         rms_norm(x, l->input_norm, normed, n, s->width, s->eps, s->norm_offset, threads);
-        product(normed, l->qkv, l->qkv_bias, qkv, n, q + 2 * kv, s->width, s->is_bf16, threads);
+        multiply(normed, l->qkv, l->qkv_kind, l->qkv_bias, qkv, n, q + 2 * kv, s->width, codes, threads);
         if (attention(l, s, t, qkv, new_keys, new_values, queries, mixed, keys + i * stride, values + i * stride, threads))
             return 1;
-        product(mixed, l->output, l->output_bias, out, n, s->width, q, s->is_bf16, threads);
+        multiply(mixed, l->output, l->output_kind, l->output_bias, out, n, s->width, q, codes, threads);
         if (l->mlp_norm) rms_norm(out, l->attention_norm, out, n, s->width, s->eps, s->norm_offset, threads);
         add(x, out, n * s->width);
         rms_norm(x, l->mlp_norm ? l->mlp_norm : l->attention_norm, normed, n, s->width, s->eps, s->norm_offset, threads);
-        product(normed, l->gate_up, l->gate_up_bias, gate_up, n, 2 * s->mlp_width, s->width, s->is_bf16, threads);
+        multiply(normed, l->gate_up, l->gate_up_kind, l->gate_up_bias, gate_up, n, 2 * s->mlp_width, s->width, codes, threads);
         gate(gate_up, gated, n, s->mlp_width, s->is_gelu, threads);
-        product(gated, l->down, l->down_bias, out, n, s->width, s->mlp_width, s->is_bf16, threads);
+        multiply(gated, l->down, l->down_kind, l->down_bias, out, n, s->width, s->mlp_width, codes, threads);
         if (l->last_norm) rms_norm(out, l->last_norm, out, n, s->width, s->eps, s->norm_offset, threads);
         add(x, out, n * s->width);
     }

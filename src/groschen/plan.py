@@ -43,6 +43,7 @@ class Plan:
     samples: int  # completions that are trained on
     currency: str
     is_calibrated: bool
+    recomputes_layers: bool = False  # for the gradient, instead of keeping what it needs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +110,7 @@ def plan(
         samples=facts.steps * facts.problems_per_step * facts.group_size,
         currency=prices.currency,
         is_calibrated=calibration is not None,
+        recomputes_layers=facts.recomputes_layers,
     )
 
 

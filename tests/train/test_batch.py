@@ -162,3 +162,32 @@ def test_the_gradient_has_the_same_bits_with_one_thread_two_and_again() -> None:
         torch.set_num_threads(before)
     for name, gradient in found[0].items():
         assert all(torch.equal(gradient, other[name]) for other in found[1:]), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_that_are_computed_again_give_the_same_bits_and_keep_less(family: str) -> None:
+    """Shared prompts and several rows, so that the cache is written a second time while it is read."""
+    model = tiny_model(family)
+    made = one_batch(scored_groups(model, prompt_lengths=range(5, 12), group_size=4))
+    optimizer = Optimizer(model, OptimizerSettings())
+    found, kept, stats = [], [], [StepStats(), StepStats()]
+    for again, seen in zip((False, True), stats, strict=True):
+        model.recomputes_layers = again
+        held = set[int]()
+
+        def hold(tensor: torch.Tensor, held: set[int] = held) -> torch.Tensor:
+            held.add(tensor.untyped_storage().data_ptr())
+            return tensor
+
+        optimizer.forget_gradients()
+        with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
+            hidden = model(made.token_ids_N, made.rows, model.new_cache(made.num_blocks))
+        kept.append(len(held))
+        del hidden
+        accumulate(model, made, Objective(), 100.0, seen)
+        found.append({n: p.grad.clone() for n, p in optimizer.parameters.items() if p.grad is not None})
+    assert stats[0].logprob_gap_max == stats[1].logprob_gap_max == 0.0
+    assert found[0].keys() == found[1].keys() and len(found[0]) > 5
+    for name, gradient in found[0].items():
+        assert torch.equal(gradient, found[1][name]), name
+    assert kept[1] < kept[0] / 2

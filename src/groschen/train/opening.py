@@ -43,7 +43,7 @@ from groschen.tasks.load import load_task
 from groschen.tasks.task import Task, with_instruction
 from groschen.text.bundle import Text
 from groschen.text.load import load_text
-from groschen.trackers import Tracked, open_tracker
+from groschen.trackers import Tracked, Tracker, open_tracker
 from groschen.train.curriculum import Curriculum
 from groschen.train.measuring import measured_roofs
 from groschen.train.optimizer import Optimizer
@@ -71,7 +71,7 @@ def new_session(recipe: GrpoRecipe, folder: Path, stderr: TextIO) -> Session:
             with new_file(folder / name) as file:
                 file.write(msgspec.json.encode(content))
         undo.pop_all()
-    return _open(run, recipe, task, checkpoint, stderr)
+    return _open(run, recipe, task, checkpoint, planned.recomputes_layers, stderr)
 
 
 def resumed_session(folder: Path, overrides: Sequence[str], stderr: TextIO) -> Session:
@@ -82,7 +82,9 @@ def resumed_session(folder: Path, overrides: Sequence[str], stderr: TextIO) -> S
         recipe = run.config(GrpoRecipe, overrides)
         task, checkpoint = load_task(recipe.task), open_checkpoint(recipe.model)
         warnings = check_inputs(run.manifest, describe(recipe, task, checkpoint))
-        session = _open(run, recipe, task, checkpoint, stderr)
+        # Planned anew for the memory that is there now: whether layers are recomputed changes no bit.
+        planned = _plan(recipe, task, checkpoint, run.manifest)
+        session = _open(run, recipe, task, checkpoint, planned.recomputes_layers, stderr)
         for warning in warnings:
             session.watch.note(warning, is_alarm=True)
         session.mark_best_again()  # a kill may have come between saving and marking
@@ -95,10 +97,12 @@ def _plan(recipe: GrpoRecipe, task: Task, checkpoint: Checkpoint, manifest: Mani
     config, roofs = ModelConfig.from_json(checkpoint.config), manifest.machine["roofs"]
     assert isinstance(roofs, dict)
     found = facts(recipe, task, load_text(checkpoint.source), None)
-    return plan_with(found, config, machine.best_device(), roofs)
+    return plan_with(found, recipe, config, machine.best_device(), roofs)
 
 
-def _open(run: Run, recipe: GrpoRecipe, task: Task, checkpoint: Checkpoint, stderr: TextIO) -> Session:
+def _open(
+    run: Run, recipe: GrpoRecipe, task: Task, checkpoint: Checkpoint, recomputes: bool, stderr: TextIO
+) -> Session:
     device = machine.best_device()
     machine.prepare(device)
     with ExitStack() as undo:
@@ -108,6 +112,7 @@ def _open(run: Run, recipe: GrpoRecipe, task: Task, checkpoint: Checkpoint, stde
             text = load_text(checkpoint.source)
             text.chat_template()
             model = load_model(checkpoint, torch.bfloat16, device)
+            model.recomputes_layers = recomputes
             optimizer = Optimizer(model, recipe.optimizer)
             checkpoints = run.checkpoints(keep_last=recipe.keep_last)
             found, warnings = checkpoints.latest_whole()
@@ -127,13 +132,7 @@ def _open(run: Run, recipe: GrpoRecipe, task: Task, checkpoint: Checkpoint, stde
         )  # fmt: skip
         for warning in warnings:
             watch.note(warning, is_alarm=True)
-        tracked = Tracked(
-            folder=run.paths.folder,
-            name=run.paths.folder.name,
-            settings=flatten(recipe),
-            start_step=state.step,
-        )
-        trackers = [open_tracker(name, tracked) for name in recipe.trackers]
+        trackers = _trackers(run, recipe, state.step)
         undo.pop_all()
     curriculum = Curriculum(
         task.of(Split.TRAIN), recipe.seed, recipe.sampling.put_aside_after, state.curriculum
@@ -158,6 +157,13 @@ def _open(run: Run, recipe: GrpoRecipe, task: Task, checkpoint: Checkpoint, stde
         trackers=trackers,
         reference=reference,
     )
+
+
+def _trackers(run: Run, recipe: GrpoRecipe, start_step: int) -> list[Tracker]:
+    """What was asked for on top of the run folder's own files."""
+    folder = run.paths.folder
+    tracked = Tracked(folder=folder, name=folder.name, settings=flatten(recipe), start_step=start_step)
+    return [open_tracker(name, tracked) for name in recipe.trackers]
 
 
 def _beyond(count: int) -> Callable[[Mapping[str, object]], bool]:

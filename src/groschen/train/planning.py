@@ -4,11 +4,13 @@ Leaves out the arithmetic of plans (plan.py).
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
 from groschen import machine
 from groschen.bill import Roofs
+from groschen.errors import DoesNotFit
 from groschen.model.checkpoint import open_checkpoint
 from groschen.model.config import ModelConfig
 from groschen.model.operations import kit_for
@@ -39,13 +41,28 @@ def plan_of(recipe: GrpoRecipe, completion_tokens: int | None = None) -> Plan:
     checkpoint = open_checkpoint(recipe.model)
     config = ModelConfig.from_json(checkpoint.config)
     found = facts(recipe, load_task(recipe.task), load_text(checkpoint.source), completion_tokens)
-    return plan_with(found, config, device, measured_roofs(config, device))
+    return plan_with(found, recipe, config, device, measured_roofs(config, device))
 
 
 def plan_with(
-    found: RecipeFacts, config: ModelConfig, device: torch.device, roofs: Mapping[str, float]
+    found: RecipeFacts,
+    recipe: GrpoRecipe,
+    config: ModelConfig,
+    device: torch.device,
+    roofs: Mapping[str, float],
 ) -> Plan:
-    """The plan of a recipe's facts, with roofs that were measured already."""
+    """The plan of a recipe's facts, with roofs that were measured already; layers are computed again for the
+    gradient if the recipe leaves that open and the memory asks for it. Raises DoesNotFit.
+    """
+    try:
+        return _plan(found, config, device, roofs)
+    except DoesNotFit:
+        if recipe.recompute_layers != "auto":
+            raise
+    return _plan(replace(found, recomputes_layers=True), config, device, roofs)
+
+
+def _plan(found: RecipeFacts, config: ModelConfig, device: torch.device, roofs: Mapping[str, float]) -> Plan:
     layout = Layout.of(kit_for(device, torch.bfloat16), torch.bfloat16)
     limits = Roofs(flops_per_s=1e9 * roofs["bf16_gflops"], read_bytes_per_s=1e9 * roofs["read_gbps"])
     return plan(
@@ -76,5 +93,6 @@ def facts(recipe: GrpoRecipe, task: Task, text: Text, completion_tokens: int | N
         checkpoints=recipe.num_steps // min(recipe.save_every, evaluation.every) + 1,
         max_rows=recipe.max_rows,
         micro_batch_tokens=recipe.tokens_at_once,
+        recomputes_layers=recipe.recompute_layers == "always",
         has_reference=recipe.policy.divergence != "none",
     )

@@ -6,7 +6,7 @@ batch.py.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from groschen.errors import BadRequest
 from groschen.train.advantages import Advantage
@@ -17,6 +17,8 @@ from groschen.train.optimizer import OptimizerSettings
 from groschen.train.rewards import RewardSettings
 
 Algorithm = Literal["groschen", "grpo", "dr_grpo", "dapo", "rloo", "gspo", "cispo"]
+Recompute = Literal["auto", "always", "never"]
+RECOMPUTES: tuple[str, ...] = get_args(Recompute)
 PUBLISHED: dict[Algorithm, tuple[Advantage, Loss, Normalisation]] = {
     "groschen": ("leave_one_out", "clip", "constant"),
     "grpo": ("group_std", "clip", "sequence"),
@@ -90,6 +92,7 @@ class GrpoRecipe:
     alarms: AlarmSettings = field(default_factory=AlarmSettings)
     max_rows: int = 64  # completions that decode together
     tokens_at_once: int = 2048  # fed tokens of one micro-batch: bounds the memory of activations
+    recompute_layers: Recompute = "auto"  # auto: if memory is too small otherwise
     save_every: int = 10
     keep_last: int = 2
     budget: str = ""  # 10min, 5e14FLOP or 2EUR: stop there, whole
@@ -118,6 +121,11 @@ class GrpoRecipe:
         ):
             if value < 1:
                 raise BadRequest(f"{name} must be 1 or more, found {value}")
+        if self.recompute_layers not in RECOMPUTES:
+            raise BadRequest(
+                f"recompute_layers = {self.recompute_layers!r} is not known; take one of "
+                f"{', '.join(RECOMPUTES)}"
+            )
         check_divergence(self.policy.divergence)
 
     @property

@@ -1,0 +1,58 @@
+"""When a recipe's layers are computed again for the gradient: if it says so, or if memory asks for it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.tiny import FAMILIES
+
+from groschen import machine
+from groschen.errors import BadRequest, DoesNotFit
+from groschen.model.config import ModelConfig
+from groschen.plan import Plan
+from groschen.plan_time import RecipeFacts
+from groschen.train.planning import plan_with
+from groschen.train.recipe import GrpoRecipe
+
+CONFIG = ModelConfig.from_json({**FAMILIES["qwen2"], "num_hidden_layers": 16})
+FACTS = RecipeFacts(
+    steps=10, problems_per_step=4, group_size=8, prompt_tokens=50, completion_tokens=100,
+    max_completion_tokens=200, evaluations=2, evaluation_problems=20, evaluation_samples=2,
+    final_problems=50, final_samples=4, micro_batch_tokens=200_000,
+)  # fmt: skip
+
+
+def planned(recompute_layers: str, available: int, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    monkeypatch.setattr(machine, "free_memory_bytes", lambda device: available)
+    recipe = GrpoRecipe(recompute_layers=recompute_layers)  # type: ignore[arg-type]
+    found = replace(FACTS, recomputes_layers=recompute_layers == "always")
+    roofs = {"bf16_gflops": 1.0, "read_gbps": 1.0}
+    return plan_with(found, recipe, CONFIG, torch.device("cpu"), roofs)
+
+
+def test_layers_are_computed_again_where_memory_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = planned("auto", 1 << 50, monkeypatch)
+    again = planned("auto", kept.memory.total - 1, monkeypatch)
+    assert (kept.recomputes_layers, again.recomputes_layers) == (False, True)
+    assert again.memory.activations < kept.memory.activations / 3
+    training = [next(p for p in each.phases if p.phase == "training") for each in (kept, again)]
+    assert training[0].flops == training[1].flops
+    assert training[1].recomputed_flops > training[0].recomputed_flops + training[0].flops / 5
+
+
+def test_what_fits_neither_way_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    again = planned("always", 1 << 50, monkeypatch)
+    assert again.recomputes_layers
+    with pytest.raises(DoesNotFit):
+        planned("auto", again.memory.total - 1, monkeypatch)
+
+
+def test_who_says_never_is_refused_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = planned("never", 1 << 50, monkeypatch)
+    with pytest.raises(DoesNotFit):
+        planned("never", kept.memory.total - 1, monkeypatch)
+
+
+def test_another_word_is_named() -> None:
+    with pytest.raises(BadRequest, match=r"'yes'.*auto, always, never"):
+        GrpoRecipe(recompute_layers="yes")  # type: ignore[arg-type]

@@ -13,18 +13,20 @@ ROOMS = ["__init__", "errors", "records", "config", "cgroups", "machine", "roofs
          "energy", "prices", "ledger", "bill",
          "model/", "text/", "engine/", "plan_memory", "plan_time", "plan",
          "runs/", "tasks/", "rollout", "evals/", "live_words", "live", "trackers", "train/",
-         "export", "doctor", "chat_terminal", "cli", "__main__"]  # fmt: skip
+         "serve/", "export", "doctor", "chat_terminal", "cli", "__main__"]  # fmt: skip
 ORDER_IN_ROOM = {
     "model/": """
         shapes rope config flops kvcache
-        build_kernels compiled portable products attention_gradient operations fused transformer exactness
+        build_kernels compiled portable products attention_gradient operations quantized fused transformer
+        exactness
         atomic safetensors_folder folder_writer
         gguf_format gguf_names gguf_rope gguf_blocks gguf_writer gguf_tokenizer gguf_config gguf_metadata
         gguf_checkpoint gguf_export
         checkpoint load score""",
     "text/": "messages pieces tokenizer gguf_vocab guard sandbox_syntax sandbox stream chat bundle load",
     "engine/": """
-        noise candidates penalties sampling blocks sequence memory scheduler prompt_logprobs graphs
+        noise candidates penalties sampling guide blocks speculation sequence memory scheduler
+        prompt_logprobs graphs
         runner engine open""",
     "runs/": "disk budget manifest checkpoints journal lock folder rollouts",
     "tasks/": """
@@ -34,17 +36,27 @@ ORDER_IN_ROOM = {
         overlap trials usual check check_table user_file jsonl_task reasoning_gym countdown load""",
     "evals/": """
         quantiles stats comparison evaluate command
-        markup report_data format_control report_text figures report_results report_cost report_curves report_examples
-        report_facts report_headline report""",
+        markup report_data format_control report_text figures report_results report_cost report_curves
+        report_examples report_facts report_headline report""",
     "train/": """
         advantages alarms batch curriculum losses measuring optimizer rewards recipe reference state step
         metrics planning session grpo opening command""",
+    "serve/": """
+        events faults fields
+        forms/cursor forms/json_text forms/calls forms/literals forms/objects forms/tagged forms/families
+        forms/form forms/detect forms/forced
+        parser grammar budget calling
+        served ticket engines host logs keys limits wire health metrics
+        sampling_fields prompt guides formats generation answer
+        chat_fields chat completions_fields completions
+        responses_items responses_fields responses_events responses embeddings models openapi_answers openapi
+        page_files page_words glance pages app command""",
 }
 ORDER = [room + name for room in ROOMS for name in ORDER_IN_ROOM.get(room, "").split() or [""]]
 
 MAY_IMPORT_INSIDE_FUNCTIONS = {"cli"}  # so that --help answers at once
 # extras that only some users install: imported where they are used
-OPTIONAL_PACKAGES = {"pynvml", "tensorboard", "wandb", "mlflow", "sandlock"}
+OPTIONAL_PACKAGES = {"pynvml", "tensorboard", "wandb", "mlflow", "sandlock", "llguidance"}
 
 
 def modules() -> dict[str, Path]:

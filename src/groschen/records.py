@@ -7,6 +7,7 @@ behaviour.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol, Self
 
 
 class FinishReason(StrEnum):
@@ -50,6 +51,25 @@ class Alternatives:
     logprobs: tuple[float, ...]  # nat, of the distribution that was sampled
 
 
+class Guide(Protocol):
+    """What may come next in one sample: a grammar, a budget. It knows the tokens drawn so far and nothing
+    else, so a guided text is the same in any company.
+    """
+
+    def allowed(self) -> bytes | None:
+        """One bit for each token, bit i % 8 of byte i // 8; beyond its end, nothing is allowed. None: all.
+
+        Where the text may end, the end tokens are allowed. Raises GroschenError if it cannot go on, which
+        ends the request and no other.
+        """
+
+    def accept(self, token_id: int) -> None:
+        """Take the token that was drawn."""
+
+    def fork(self) -> Self:
+        """A guide in the same state that goes its own way."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One prompt and how many completions of it are wanted."""
@@ -57,6 +77,7 @@ class Request:
     prompt_ids: tuple[int, ...]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     num_completions: int = 1
+    guide: Guide | None = None  # each sample goes with a fork of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

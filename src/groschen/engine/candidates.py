@@ -84,7 +84,10 @@ def ranked(logits_RV: Tensor, width: int) -> _Ranked:
     values, token_ids = logits_RV.topk(width, sorted=False)
     token_ids, order = token_ids.sort(-1)
     values, order = values.gather(1, order).sort(dim=-1, descending=True, stable=True)
-    return _Ranked(values, token_ids.gather(1, order), (values > values[:, -1:]).sum(-1))
+    certain = (values > values[:, -1:]).sum(-1)
+    # Whatever is tied at minus infinity has no chance, so it does not matter which of it is here.
+    certain = torch.where(values[:, -1] == -math.inf, width, certain)
+    return _Ranked(values, token_ids.gather(1, order), certain)
 
 
 def _cuts(
@@ -113,6 +116,7 @@ def _count(values: Tensor, cuts: _Cuts, num_words: int) -> tuple[Tensor, Tensor]
         mass = torch.where(cuts.top_k < num_words, mass, cuts.totals)
     stays = (torch.arange(width, device=values.device) < cuts.top_k) & (below >= cuts.log_min_p)
     stays &= (before < cuts.top_p * mass) | (cuts.top_p >= 1)
+    stays &= values > -math.inf  # what a guide has masked
     is_known = (cuts.top_p >= 1) | (cuts.top_k <= width) | (cuts.top_k == num_words)
     return stays.sum(-1).clamp(min=1), is_known[:, 0]
 

@@ -1,8 +1,10 @@
 """The engine: requests in, completions out, with the very module object that a trainer holds.
 
-One step is schedule, run, draw, take. There is no weight transfer: after an update the trainer calls
-`weights_changed`, and every older prefix is out of reach. Leaves out who decides (`scheduler.py`), tensors
-(`runner.py`) and the arithmetic of drawing (`sampling.py`).
+One step is schedule, run, draw, take; drawing and taking alternate along the tokens of a draft, each one
+drawn from its own logits as if it were alone, until the draft and the draw part. There is no weight transfer:
+after an update the trainer calls `weights_changed`, and every older prefix is out of reach. Leaves out who
+decides (`scheduler.py`), tensors (`runner.py`), masks (`guide.py`) and the arithmetic of drawing
+(`sampling.py`).
 """
 
 from collections.abc import Iterator
@@ -10,19 +12,23 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from groschen.engine import memory, sampling
 from groschen.engine.blocks import BlockPool
+from groschen.engine.guide import restrict
 from groschen.engine.noise import fresh_seed
 from groschen.engine.prompt_logprobs import score_chunk
 from groschen.engine.runner import Runner, StepOutput
 from groschen.engine.scheduler import Scheduler
 from groschen.engine.sequence import Prompt, Sequence, Status
-from groschen.errors import BadRequest
+from groschen.errors import BadRequest, GroschenError
 from groschen.model.transformer import Transformer, check_context
-from groschen.records import Completion, FinishReason, Request
+from groschen.records import Alternatives, Completion, FinishReason, Guide, Request
 from groschen.text.stream import TextStream
 from groschen.text.tokenizer import Tokenizer
+
+_MOST_SPECULATED = 32  # beyond, a guess costs more than it can bring on any CPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,17 +39,23 @@ class EngineConfig:
     chunk_tokens: int = 512  # prompt tokens of one step: bounds how long decoding rows wait for a prefill
     cache_bytes: int | None = None  # of the key/value cache; None: planned from the memory that is free
     has_prefix_cache: bool = True
+    speculate: int = 0  # the most tokens guessed of one sample, while at most 4 decode; changes no text
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What one step added to one sample: text that is safe to show, and the completion once it has ended."""
+    """What one step added to one sample: tokens, text that is safe to show, and the completion once it has
+    ended. A step adds several tokens where a guess was right.
+    """
 
     request: int
     sample: int
     token_ids: tuple[int, ...]
     text: str
     completion: Completion | None
+    logprobs: tuple[float, ...] = ()  # one for each token
+    alternatives: tuple[Alternatives, ...] = ()  # one for each token if top_logprobs > 0
+    error: GroschenError | None = None  # the whole request cannot go on and is forgotten; nothing follows
 
 
 @dataclass(slots=True)
@@ -57,6 +69,29 @@ class _Open:
     shown: dict[int, str] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _News:
+    """What a step adds to one sample, while it is drawn."""
+
+    sequence: Sequence
+    row: int  # of the logits, for the next token
+    start: int  # tokens that it had before
+    text: str = ""
+    completion: Completion | None = None
+    error: GroschenError | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.completion is not None or self.error is not None
+
+    def progress(self) -> Progress:
+        sequence, start = self.sequence, self.start
+        return Progress(
+            sequence.request, sequence.sample, tuple(sequence.token_ids[start:]), self.text, self.completion,
+            tuple(sequence.logprobs[start:]), tuple(sequence.alternatives[start:]), self.error,
+        )  # fmt: skip
+
+
 class Engine:
     """Generates with `model`, which it shares with whoever trains it.
 
@@ -68,12 +103,18 @@ class Engine:
         model.pack()
         num_blocks = memory.plan_blocks(model, self.config.max_rows, self.config.cache_bytes)
         self.pool = BlockPool(num_blocks)
-        self.scheduler = Scheduler(self.pool, self.config.max_rows, self.config.chunk_tokens)
+        if not 0 <= self.config.speculate <= _MOST_SPECULATED:
+            found = self.config.speculate
+            raise BadRequest(f"speculate must be a whole number from 0 to {_MOST_SPECULATED}, found {found}")
+        self.scheduler = Scheduler(
+            self.pool, self.config.max_rows, self.config.chunk_tokens, self.config.speculate
+        )
         self.runner = Runner(model, num_blocks, self.config.max_rows)
         self.policy_version = 0
+        self.num_drafted = self.num_accepted = 0  # tokens that were guessed, and that were right
         self._open: dict[int, _Open] = {}
         self._num_requests = 0
-        self._end_ids = frozenset(model.config.eos_ids) | frozenset(tokenizer.eos_ids)
+        self.end_ids = frozenset(model.config.eos_ids) | frozenset(tokenizer.eos_ids)
         self._set_salt()
 
     # -- requests
@@ -90,9 +131,11 @@ class Engine:
         max_tokens = max(room, 1) if params.max_tokens is None else params.max_tokens
         check_context(self.model.config, len(request.prompt_ids) + max_tokens)
         number, seed = self._num_requests, fresh_seed() if params.seed is None else params.seed
-        ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_end else self._end_ids)
+        ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_end else self.end_ids)
         samples = [
-            Sequence(number, i, number, request.prompt_ids, params, seed, max_tokens, ends)
+            Sequence(
+                number, i, number, request.prompt_ids, params, seed, max_tokens, ends, _fork(request.guide)
+            )
             for i in range(request.num_completions)
         ]
         prompt = Prompt(
@@ -160,17 +203,51 @@ class Engine:
         return self._take(output) if output.sequences else []
 
     def _take(self, output: StepOutput) -> list[Progress]:
-        drawn = sampling.draw(self.model.kit.operations, output.logits_RV, output.sequences)
-        progress = []
-        for index, sequence in enumerate(output.sequences):
-            if (alternatives := drawn.alternatives[index]) is not None:
-                sequence.alternatives.append(alternatives)
-            sequence.append(drawn.token_ids[index], drawn.logprobs[index])
-            progress.append(self._show(sequence))
-        return progress
+        """Draw for every sample; then again for those whose draft was right so far, until none is."""
+        news = [
+            _News(sequence, row, len(sequence.token_ids))
+            for sequence, row in zip(output.sequences, output.firsts, strict=True)
+        ]
+        turn = news
+        while turn := self._guided(output, turn):
+            logits_RV = _rows(output.logits_RV, [each.row for each in turn])
+            drawn = sampling.draw(self.model.kit.operations, logits_RV, [each.sequence for each in turn])
+            for index, each in enumerate(turn):
+                if (alternatives := drawn.alternatives[index]) is not None:
+                    each.sequence.alternatives.append(alternatives)
+                each.sequence.append(drawn.token_ids[index], drawn.logprobs[index])
+                self._show(each)
+            turn = [each for each in turn if _is_right(each)]
+            for each in turn:
+                each.row += 1
+        self._count(news)
+        return [each.progress() for each in news if each.ended or each.sequence.request in self._open]
 
-    def _show(self, sequence: Sequence) -> Progress:
+    def _guided(self, output: StepOutput, turn: list[_News]) -> list[_News]:
+        """Mask the rows of samples that have a guide. A guide that cannot go on ends its request; returns who
+        is left.
+        """
+        guides = [each.sequence.guide for each in turn]
+        for index, error in restrict(output.logits_RV, [each.row for each in turn], guides).items():
+            if turn[index].sequence.request in self._open:
+                turn[index].error = error
+                self.abort(turn[index].sequence.request)
+        return [each for each in turn if each.sequence.request in self._open]
+
+    def _count(self, news: list[_News]) -> None:
+        """What became of the drafts."""
+        for each in news:
+            sequence = each.sequence
+            if sequence.draft and sequence.lookup is not None:
+                accepted = max(len(sequence.token_ids) - each.start - 1, 0)
+                self.num_drafted += len(sequence.draft)
+                self.num_accepted += accepted
+                sequence.lookup.learn(len(sequence.draft), accepted)
+                sequence.draft = []
+
+    def _show(self, news: _News) -> None:
         """Text of the newest token, and the completion if it was the last."""
+        sequence = news.sequence
         opened, sample = self._open[sequence.request], sequence.sample
         stream, newest = opened.streams[sample], sequence.token_ids[-1:]
         is_end = sequence.status is Status.FINISHED and newest[0] in sequence.end_ids
@@ -179,16 +256,13 @@ class Engine:
         if stream.stopped is not None and not is_end:
             sequence.stop = stream.stopped
             sequence.finish(FinishReason.STOP)
-        completion = None
+        if sequence.status is Status.FINISHED and stream.stopped is None:
+            text += stream.finish()
+        news.text += text
+        opened.shown[sample] += text
         if sequence.status is Status.FINISHED:
-            if stream.stopped is None:
-                text += stream.finish()
-            opened.shown[sample] += text
             self.scheduler.retire(sequence)
-            completion = self._completion(sequence, opened)
-        else:
-            opened.shown[sample] += text
-        return Progress(sequence.request, sample, tuple(newest), text, completion)
+            news.completion = self._completion(sequence, opened)
 
     def _completion(self, sequence: Sequence, opened: _Open) -> Completion:
         assert sequence.finish_reason is not None
@@ -215,7 +289,11 @@ class Engine:
         try:
             while any(len(found[n]) < r.num_completions for n, r in zip(numbers, requests, strict=True)):
                 for progress in self.step():
-                    if progress.completion is not None and progress.request in found:
+                    if progress.request not in found:
+                        continue
+                    if progress.error is not None:
+                        raise progress.error
+                    if progress.completion is not None:
                         found[progress.request][progress.sample] = progress.completion
         except BaseException:
             for number in numbers:
@@ -231,7 +309,30 @@ class Engine:
             while left:
                 for progress in self.step():
                     if progress.request == number:
+                        if progress.error is not None:
+                            raise progress.error
                         left -= progress.completion is not None
                         yield progress
         finally:
             self.abort(number)
+
+
+def _fork(guide: Guide | None) -> Guide | None:
+    return None if guide is None else guide.fork()
+
+
+def _rows(logits_RV: Tensor, rows: list[int]) -> Tensor:
+    """These rows of the logits: as they are if it is all of them."""
+    if rows == list(range(len(logits_RV))):
+        return logits_RV
+    return logits_RV[torch.tensor(rows, device=logits_RV.device)]
+
+
+def _is_right(news: _News) -> bool:
+    """Whether the token just drawn is the one that was guessed: then the next row of logits counts too."""
+    sequence, accepted = news.sequence, len(news.sequence.token_ids) - news.start
+    return (
+        sequence.status is Status.RUNNING
+        and accepted <= len(sequence.draft)
+        and sequence.token_ids[-1] == sequence.draft[accepted - 1]
+    )

@@ -1,11 +1,12 @@
 """A plan to tensors, one call of the model, and the logits of whoever draws a token.
 
-The flat batch has the decoding rows first, then the prompts' chunks. The head of the model runs only on rows
-that are drawn from, once for all samples that leave the same prompt. Leaves out drawing (`sampling.py`) and
-deciding (`scheduler.py`).
+The flat batch has the decoding rows first, those with a draft behind the others, then the prompts' chunks.
+The head of the model runs only on rows that may be drawn from, once for all samples that leave the same
+prompt. Leaves out drawing (`sampling.py`) and deciding (`scheduler.py`).
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -20,12 +21,14 @@ from groschen.model.transformer import Transformer
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """Logits of the samples that draw, in the plan's order: decodes, then branches; and hidden states for
-    prompt logprobs.
+    """Logits of the samples that draw: decodes, then branches; and hidden states for prompt logprobs.
+
+    A sample has one row of logits, and one more behind it for each token of its draft.
     """
 
     logits_RV: Tensor  # [R, V] float32
-    sequences: list[Sequence]  # [R]
+    sequences: list[Sequence]
+    firsts: list[int]  # of each sequence, its first row
     echoed: list[tuple[Chunk, Tensor]]  # hidden states [T, D] of chunks whose prompt wants logprobs
 
 
@@ -46,8 +49,11 @@ class Runner:
 
     def run(self, plan: Plan) -> StepOutput:
         """One step. Prompts whose last chunk it was get their last hidden state."""
+        plan.decodes.sort(key=lambda s: len(s.draft) > 0)
+        firsts = list(accumulate((1 + len(s.draft) for s in plan.decodes), initial=0))
         hidden_ND = self._forward(plan) if plan.decodes or plan.chunks else torch.empty(0)
-        echoed, at = [], len(plan.decodes)
+        num_decoded = at = firsts.pop()
+        echoed = []
         for chunk in plan.chunks:
             end = at + chunk.last - chunk.first
             if chunk.last == len(chunk.prompt.token_ids):
@@ -55,24 +61,29 @@ class Runner:
             if chunk.prompt.wants_logprobs:
                 echoed.append((chunk, hidden_ND[at:end]))
             at = end
-        logits_RV = self._logits(plan, hidden_ND)
+        logits_RV = self._logits(plan, hidden_ND[:num_decoded])
+        firsts += range(num_decoded, num_decoded + len(plan.branches))
         copies = [branch.copied_block for branch in plan.branches if branch.copied_block]
         self.cache.copy_blocks([source for source, _ in copies], [target for _, target in copies])
-        return StepOutput(logits_RV, [*plan.decodes, *(b.sequence for b in plan.branches)], echoed)
+        return StepOutput(logits_RV, [*plan.decodes, *(b.sequence for b in plan.branches)], firsts, echoed)
 
     def _forward(self, plan: Plan) -> Tensor:
-        token_ids = [s.token_ids[-1] for s in plan.decodes]
-        row = [s.row for s in plan.decodes]
-        positions = [s.num_computed for s in plan.decodes]
+        token_ids: list[int] = []
+        row: list[int] = []
+        positions: list[int] = []
         for sequence in plan.decodes:
             self._fill(sequence.row, sequence.blocks)
+            token_ids += (sequence.token_ids[-1], *sequence.draft)
+            row += [sequence.row] * (1 + len(sequence.draft))
+            positions += range(sequence.num_computed, sequence.num_tokens + len(sequence.draft))
+        num_single = sum(not s.draft for s in plan.decodes)
         for chunk in plan.chunks:
             self._fill(chunk.row, chunk.blocks)
             token_ids += chunk.prompt.token_ids[chunk.first : chunk.last]
             row += [chunk.row] * (chunk.last - chunk.first)
             positions += range(chunk.first, chunk.last)
         device, needed = self._model.device, blocks_for(max(positions) + 1)
-        if self._graphs is not None and not plan.chunks:
+        if self._graphs is not None and len(token_ids) == num_single:
             tables = self._tables[:, : padded_blocks(needed, self._tables.shape[1])]
             return self._graphs.run(token_ids, row, positions, tables)
         tables = self._tables[:, :needed].contiguous()
@@ -80,7 +91,7 @@ class Runner:
             torch.tensor(row, dtype=torch.int32).to(device),
             torch.tensor(positions).to(device),
             tables,
-            num_single=len(plan.decodes),
+            num_single=num_single,
         )
         hidden_ND: Tensor = self._model(torch.tensor(token_ids).to(device), rows, self.cache)
         return hidden_ND
@@ -98,13 +109,13 @@ class Runner:
         )
         self._filled[row] = list(blocks)
 
-    def _logits(self, plan: Plan, hidden_ND: Tensor) -> Tensor:
-        """Logits of decodes and branches, the head run once for each prompt."""
+    def _logits(self, plan: Plan, hidden_RD: Tensor) -> Tensor:
+        """Logits of decodes and branches, the head run once for each prompt. hidden_RD: of the decodes."""
         prompts: dict[int, int] = {}
-        rows, pick = [hidden_ND[: len(plan.decodes)]] if plan.decodes else [], list(range(len(plan.decodes)))
+        rows, pick = [hidden_RD] if len(hidden_RD) else [], list(range(len(hidden_RD)))
         for branch in plan.branches:
             if id(branch.prompt) not in prompts:
-                prompts[id(branch.prompt)] = len(plan.decodes) + len(prompts)
+                prompts[id(branch.prompt)] = len(hidden_RD) + len(prompts)
                 assert branch.prompt.last_hidden is not None
                 rows.append(branch.prompt.last_hidden[None])
             pick.append(prompts[id(branch.prompt)])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from groschen.engine.blocks import BlockPool, blocks_for, digests
 from groschen.engine.sequence import Prompt, Sequence, Status
+from groschen.engine.speculation import FEW_ROWS, Lookup
 from groschen.errors import DoesNotFit
 from groschen.model.kvcache import KEYS_PER_BLOCK
 
@@ -57,11 +58,12 @@ class Scheduler:
     """Hands out rows and blocks.
 
     max_rows: samples that decode together; as many prompts again may be in preparation. chunk_tokens: prompt
-    tokens of one step.
+    tokens of one step. speculate: the most tokens that are guessed of one sample and step.
     """
 
-    def __init__(self, pool: BlockPool, max_rows: int, chunk_tokens: int) -> None:
+    def __init__(self, pool: BlockPool, max_rows: int, chunk_tokens: int, speculate: int = 0) -> None:
         self._pool, self._max_rows, self._chunk_tokens = pool, max_rows, chunk_tokens
+        self._speculate = speculate
         self._free_rows = list(range(2 * max_rows - 1, -1, -1))
         self._queue: list[Prompt] = []  # without blocks, by arrival
         self._prompts: list[Prompt] = []  # with blocks, by arrival
@@ -113,7 +115,26 @@ class Scheduler:
         ):  # prompts hold every block and none of their samples can begin
             self._step_back(self._prompts[-1])
             self._plan_branches(plan)
+        if self._speculate and len(plan.decodes) <= FEW_ROWS:
+            for sequence in plan.decodes:
+                self._plan_draft(sequence)
         return plan
+
+    def _plan_draft(self, sequence: Sequence) -> None:
+        """Guess what comes next, with blocks that nobody else asks for; a guess is cut where they end."""
+        if sequence.lookup is None:
+            sequence.lookup = Lookup(self._speculate)
+        lookup = sequence.lookup
+        lookup.extend(sequence.ids_from(lookup.num_tokens))
+        left = sequence.max_tokens - len(sequence.token_ids) - 1  # the step draws one token in any case
+        draft = lookup.guess(left)
+        while len(sequence.blocks) < blocks_for(sequence.num_tokens + len(draft)):
+            block = self._pool.take()
+            if block is None:
+                draft = draft[: len(sequence.blocks) * KEYS_PER_BLOCK - sequence.num_tokens]
+            else:
+                sequence.blocks.append(block)
+        sequence.draft = draft
 
     def _plan_chunks(self, plan: Plan) -> None:
         budget = self._chunk_tokens

@@ -10,20 +10,21 @@ from enum import Enum, auto
 
 from torch import Tensor
 
-from groschen.records import Alternatives, FinishReason, SamplingParams
+from groschen.engine.speculation import Lookup
+from groschen.records import Alternatives, FinishReason, Guide, SamplingParams
 
 
 class Status(Enum):
     """Where a sequence is in its life."""
 
     WAITING = auto()  # for its prompt or for a row
-    RUNNING = auto()  # one token a step
+    RUNNING = auto()  # one token a step, or more where a draft holds
     FINISHED = auto()
 
 
 @dataclass(eq=False, slots=True)
 class Sequence:
-    """One sample. `token_ids` and `logprobs` grow by one with each step it runs."""
+    """One sample. `token_ids` and `logprobs` grow with each step it runs."""
 
     request: int  # number of the request
     sample: int  # 0 .. num_completions - 1
@@ -33,6 +34,7 @@ class Sequence:
     seed: int
     max_tokens: int
     end_ids: frozenset[int]
+    guide: Guide | None = None
     status: Status = Status.WAITING
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -42,6 +44,8 @@ class Sequence:
     cached_tokens: int = 0
     finish_reason: FinishReason | None = None
     stop: str | None = None
+    lookup: Lookup | None = None  # made when it drafts for the first time
+    draft: list[int] = field(default_factory=list)  # what this step tries behind the token drawn last
 
     @property
     def num_tokens(self) -> int:
@@ -57,6 +61,11 @@ class Sequence:
         """Prompt and completion."""
         return [*self.prompt_ids, *self.token_ids]
 
+    def ids_from(self, position: int) -> list[int]:
+        """Prompt and completion from a position on, at the price of what is returned."""
+        behind = position - len(self.prompt_ids)
+        return self.token_ids[behind:] if behind >= 0 else [*self.prompt_ids[position:], *self.token_ids]
+
     def append(self, token_id: int, logprob: float) -> None:
         """Take the token just drawn and finish if it ends the completion."""
         assert self.status is Status.RUNNING
@@ -66,6 +75,8 @@ class Sequence:
             self.finish(FinishReason.STOP)
         elif len(self.token_ids) >= self.max_tokens:
             self.finish(FinishReason.LENGTH)
+        elif self.guide is not None:
+            self.guide.accept(token_id)
 
     def finish(self, reason: FinishReason) -> None:
         """No more tokens."""

@@ -1,0 +1,1 @@
+"""The server: OpenAI's API, the pages, and what keeps both running."""

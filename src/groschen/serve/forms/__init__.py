@@ -1,0 +1,1 @@
+"""How model families write down what they think and which tools they call."""

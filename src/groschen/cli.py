@@ -50,17 +50,19 @@ def doctor(*, json: Annotated[bool, Parameter(negative=())] = False) -> None:
 
 
 @app.command
-def chat(model: str, /) -> None:
+def chat(model: str, /, *, weights: Literal["bf16", "int8", "int4"] = "bf16") -> None:
     """Talk with a model in the terminal.
 
     Parameters
     ----------
     model
-        A Hugging Face folder, a .gguf file or a hub id such as Qwen/Qwen3-0.6B.
+        A Hugging Face folder, a .gguf file, a run folder or a hub id such as Qwen/Qwen3-0.6B.
+    weights
+        int8 and int4 are smaller and faster for one reader, and somewhat worse.
     """
     from groschen.chat_terminal import chat as talk
 
-    talk(model)
+    talk(model, weights=weights)
 
 
 @app.command
@@ -94,6 +96,68 @@ def export(
     else:
         export_folder(model, target)
     print(target)
+
+
+@app.command
+def serve(
+    *models: str,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    name: Annotated[tuple[str, ...], Parameter(name="--name", negative=())] = (),
+    keys: Path | None = None,
+    make_key: str | None = None,
+    weights: Literal["bf16", "int8", "int4"] = "bf16",
+    speculate: int = 0,
+    follow: Annotated[bool, Parameter(negative=())] = False,
+    max_rows: int = 64,
+    max_queue: int = 1024,
+    max_body: int = 8 * 1024 * 1024,
+    drain: float = 30.0,
+    log_prompts: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Put models behind OpenAI's API, with a page to talk to them.
+
+    Parameters
+    ----------
+    models
+        penny, run folders (their best checkpoint), Hugging Face folders, hub ids or .gguf files.
+    host
+        The address to listen on; anything but 127.0.0.1 lets other machines in.
+    port
+        0 takes a free one.
+    name
+        What clients call the model; once for each model, in their order.
+    keys
+        A file of hashed API keys; every request needs one then.
+    make_key
+        Print a new key of this name, add its hash to --keys, and serve nothing.
+    weights
+        int8 and int4 read fewer bytes for each token: faster for one reader on a CPU, somewhat worse.
+    speculate
+        Guess so many tokens ahead from the text itself while few answers are drawn; changes no text.
+    follow
+        Serve a run's newest checkpoint, and change to a newer one when it appears.
+    max_rows
+        Answers that are drawn together, for each model.
+    max_queue
+        Requests that may wait; more are told to come back.
+    max_body
+        Bytes of one request.
+    drain
+        Seconds that open answers get to end after the first Ctrl-C or SIGTERM.
+    log_prompts
+        Write what is asked into the log too.
+    """
+    from groschen.serve import command
+
+    if make_key is not None:
+        print(command.new_key(make_key, keys, models))
+        return
+    options = command.ServeOptions(
+        names=name, host=host, port=port, keys=keys, weights=weights, speculate=speculate, follow=follow,
+        max_rows=max_rows, max_queue=max_queue, max_body=max_body, drain_s=drain, log_prompts=log_prompts,
+    )  # fmt: skip
+    command.serve(models, options)
 
 
 @app.command

@@ -1,0 +1,307 @@
+"""A JSON body into a record, strictly: nothing is ignored that would have changed the answer.
+
+An unknown field, a wrong type and a number out of range are each a 400 that names the field as `param`. A
+field that OpenAI's API has and this server lacks is refused with the reason, unless its value is one that
+changes nothing. Leaves out what the values mean together: each endpoint checks that.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Generic, TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from groschen.serve import faults
+from groschen.serve.faults import ApiFault
+
+
+class Strict(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A record that a client sends."""
+
+
+T = TypeVar("T", bound=msgspec.Struct)
+Step = str | int  # of a path: a field's name or a place in a list
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """A field of OpenAI's API that is not in the record.
+
+    why: the reason, and what to do instead. harmless: the values that ask for nothing more than this server
+    does anyway; null is always one of them.
+    """
+
+    why: str = ""
+    harmless: tuple[object, ...] = ()
+    is_harmless: bool = False  # whatever its value
+
+
+CHANGES_NOTHING = Other(is_harmless=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Form(Generic[T]):
+    """What the body of one endpoint may be.
+
+    others: by path without numbers, `messages[].audio`, the fields that are known but not in the record.
+    """
+
+    record: type[T]
+    others: Mapping[str, Other] = field(default_factory=dict)
+
+
+async def read(request: Request, form: Form[T]) -> T:
+    """The body of a request. Raises ApiFault."""
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiFault(
+            f"The content type is {kind[:100]!r}; send the header 'Content-Type: application/json' and JSON.",
+            status=415,
+            code="unsupported_media_type",
+        )
+    return decode(await request.body(), form)
+
+
+def decode(body: bytes, form: Form[T]) -> T:
+    """The record that the body says. Raises ApiFault with 400."""
+    return convert(parse(body), form)
+
+
+def convert(value: object, form: Form[T], where: Sequence[Step] = ()) -> T:
+    """The record that a value of JSON says; where: the value's own path in the body. Raises ApiFault (400).
+
+    The value is used up.
+    """
+    if isinstance(value, dict):
+        _drop_nulls(value, form.record)
+    while True:
+        try:
+            return msgspec.convert(value, form.record, strict=True)
+        except msgspec.ValidationError as error:
+            text, steps = _split(str(error))
+            unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text, re.DOTALL)
+            if unknown is None:
+                raise _wrong_value(text, steps, value, form, where) from None
+            name, owner = unknown[1], _at(value, steps)
+            if not isinstance(owner, dict) or name not in owner:  # a name that looks like msgspec's message
+                raise faults.invalid(
+                    "Unrecognized request argument supplied.", code="unknown_parameter"
+                ) from None
+            _pass_or_refuse(owner, steps, name, form, where)
+            del owner[name]  # it changes nothing; one field less in each round, so this ends
+        except RecursionError:
+            raise faults.invalid("The body is nested too deeply; 100 levels are plenty.") from None
+
+
+def _drop_nulls(value: dict[str, object], record: type[msgspec.Struct]) -> None:
+    """A field of the body that is null has its default, as in OpenAI's API."""
+    for each in msgspec.structs.fields(record):
+        if not each.required and value.get(each.encode_name, each) is None:
+            del value[each.encode_name]
+
+
+def parse(body: bytes) -> object:
+    """JSON into plain values: no NaN, no number that a float64 or an int64 can't hold. Raises ApiFault."""
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.ValidationError:
+        path = next(_too_large_numbers(body), "")
+        raise faults.invalid(
+            f"A number{f' in {path!r}' if path else ''} is too large to be held.",
+            path or None,
+            "invalid_value",
+        ) from None
+    except msgspec.DecodeError as error:
+        raise faults.invalid(_malformed(str(error), body), code="invalid_json") from None
+    except UnicodeDecodeError as error:
+        raise faults.invalid(
+            f"The body is not UTF-8: {error.reason} in one of its texts.",
+            code="invalid_json",
+        ) from None
+    except RecursionError:
+        raise faults.invalid("The body is nested too deeply; 100 levels are plenty.") from None
+
+
+# -- paths: `$.messages[0].content[...]` of msgspec to steps, and steps to what a client reads
+# --------------------------------------------------------------------------------------------------------
+
+
+def _split(message: str) -> tuple[str, list[Step]]:
+    """What is wrong, and where."""
+    text, _, path = message.partition(" - at `$")
+    steps: list[Step] = []
+    # "[...]" is some value of an object with free names: the path ends before it.
+    for name, index in re.findall(r"\.([^.\[\]`]+)|\[(\d+)\]", path.partition("[...]")[0]):
+        steps.append(int(index) if index else name)
+    return text, steps
+
+
+def _written(steps: Sequence[Step]) -> str:
+    """`messages[0].content`"""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
+
+
+def _without_numbers(steps: list[Step]) -> str:
+    return re.sub(r"\[\d+\]", "[]", _written(steps))
+
+
+def _at(value: object, steps: list[Step]) -> object:
+    for step in steps:
+        if isinstance(step, int):
+            value = value[step] if isinstance(value, list) and step < len(value) else None
+        else:
+            value = value.get(step) if isinstance(value, dict) else None
+    return value
+
+
+# -- unknown fields
+# --------------------------------------------------------------------------------------------------------
+
+
+def _pass_or_refuse(
+    owner: dict[str, object], steps: list[Step], name: str, form: Form[T], where: Sequence[Step]
+) -> None:
+    """Return if the field changes nothing, raise otherwise."""
+    param = _written([*where, *steps, name])[:200]
+    other = form.others.get(_without_numbers([*steps, name]))
+    if other is None:
+        known = sorted({*_names_at(form.record, steps), *(["type"] if "type" in owner else [])})
+        near = get_close_matches(name, known, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise faults.invalid(
+            f"Unrecognized request argument supplied: {param}{hint}", param, "unknown_parameter"
+        )
+    value = owner[name]
+    is_same = any(value == harmless and type(value) is type(harmless) for harmless in other.harmless)
+    if not (value is None or other.is_harmless or is_same):
+        raise faults.not_honoured(param, other.why)
+
+
+def _names_at(record: type[msgspec.Struct], steps: list[Step]) -> set[str]:
+    """The fields that the records have that may stand at a path."""
+    kinds = _kinds_at(record, steps)
+    return {
+        each.encode_name
+        for kind in kinds
+        if isinstance(kind, msgspec.inspect.StructType)
+        for each in kind.fields
+    }
+
+
+def _kinds_at(record: type[msgspec.Struct], steps: list[Step]) -> list[msgspec.inspect.Type]:
+    kinds = _flat(msgspec.inspect.type_info(record))
+    for step in steps:
+        kinds = [inner for kind in kinds for inner in _inside(kind, step)]
+    return kinds
+
+
+def _inside(kind: msgspec.inspect.Type, step: Step) -> list[msgspec.inspect.Type]:
+    if isinstance(step, int) and isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType):
+        return _flat(kind.item_type)
+    if isinstance(kind, msgspec.inspect.StructType):
+        return [inner for each in kind.fields if each.encode_name == step for inner in _flat(each.type)]
+    return []
+
+
+def _flat(kind: msgspec.inspect.Type) -> list[msgspec.inspect.Type]:
+    return list(kind.types) if isinstance(kind, msgspec.inspect.UnionType) else [kind]
+
+
+# -- wrong values
+# --------------------------------------------------------------------------------------------------------
+
+_LIMITS = {  # what msgspec says after "Expected `type` ", and OpenAI's word for it
+    "<=": "above_max_value",
+    "<": "above_max_value",
+    ">=": "below_min_value",
+    ">": "below_min_value",
+}
+
+
+def _wrong_value(
+    text: str, steps: list[Step], value: object, form: Form[T], where: Sequence[Step]
+) -> ApiFault:
+    missing = re.fullmatch(r"Object missing required field `(.*)`", text)
+    if missing:
+        param = _written([*where, *steps, missing[1]])
+        return faults.invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+    param, found = _written([*where, *steps]), _at(value, steps)
+    limit = re.match(r"Expected `(int|float)[^`]*` (<=|>=|<|>)", text)
+    code = "invalid_value"
+    if limit:
+        code = f"{'integer' if limit[1] == 'int' else 'decimal'}_{_LIMITS[limit[2]]}"
+    elif "got `" in text:
+        code = "invalid_type"
+    prefix = f"Invalid '{param}': " if param else "The body is wrong: "
+    choices = _choices_at(form.record, steps) if text.startswith("Invalid ") else []
+    expected = f"expected one of {', '.join(choices)}" if choices else _plain(text)
+    return faults.invalid(f"{prefix}{expected}; found {_shown(found)}.", param or None, code)
+
+
+def _choices_at(record: type[msgspec.Struct], steps: list[Step]) -> list[str]:
+    """The texts that a field may be, if only some may."""
+    literal = [
+        repr(value)
+        for kind in _kinds_at(record, steps)
+        if isinstance(kind, msgspec.inspect.LiteralType)
+        for value in kind.values
+    ]
+    tags = [
+        repr(kind.tag)
+        for kind in _kinds_at(record, steps[:-1])
+        if isinstance(kind, msgspec.inspect.StructType) and steps and kind.tag_field == steps[-1]
+    ]
+    return literal or tags
+
+
+def _plain(text: str) -> str:
+    """msgspec's words without the type it got: the value itself is shown."""
+    text = re.sub(r", got `[^`]*`$", "", text).replace("`", "")
+    return text[:1].lower() + text[1:]
+
+
+def _shown(value: object) -> str:
+    """A value of the request, short enough for an error."""
+    text = msgspec.json.encode(value).decode("utf-8", "replace")
+    return text if len(text) <= 80 else text[:80] + "…"
+
+
+# -- text that is no JSON
+# --------------------------------------------------------------------------------------------------------
+
+
+def _malformed(message: str, body: bytes) -> str:
+    if not body.strip():
+        return "The body is empty; send a JSON object."
+    at = re.search(r"\(byte (\d+)\)", message)
+    if at is None:
+        return f"The body is not valid JSON: it ends too early or has a broken text ({len(body):,} bytes)."
+    position = int(at[1])
+    before = body[:position]
+    line, column = before.count(b"\n") + 1, position - (before.rfind(b"\n") + 1) + 1
+    what = message.partition(":")[2].partition("(")[0].strip() or "a mistake"
+    is_number = re.match(rb"-?(NaN|Infinity)", body[max(position - 1, 0) :].lstrip(b" :,[")) is not None
+    hint = "; NaN and Infinity are no JSON numbers" if is_number else ""
+    return f"The body is not valid JSON: {what} at byte {position} (line {line}, column {column}){hint}."
+
+
+def _too_large_numbers(body: bytes) -> Iterator[str]:
+    """Paths of numbers beyond float64 or 64-bit integers; only asked once msgspec has met one."""
+    try:
+        value = json.loads(body, parse_int=lambda text: math.inf if len(text) > 18 else int(text))
+    except (ValueError, RecursionError):
+        return
+    yield from _infinite(value, [])
+
+
+def _infinite(value: object, steps: list[Step]) -> Iterator[str]:
+    if isinstance(value, float) and math.isinf(value):
+        yield _written(steps)
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, item in inner:
+        yield from _infinite(item, [*steps, step])

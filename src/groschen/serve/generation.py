@@ -1,0 +1,326 @@
+"""From what is asked to what comes: one prompt, its samples, and the text of each as events with its tokens.
+
+Every endpoint is a view of a `Generation`. Leaves out the fields of an endpoint and the shape of its answers.
+"""
+
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import zip_longest
+from typing import Literal
+
+from groschen.engine.engine import Progress
+from groschen.engine.sampling import check
+from groschen.errors import GroschenError
+from groschen.records import Alternatives, Completion, FinishReason, Request, SamplingParams
+from groschen.serve import faults
+from groschen.serve.events import Content, Event, Finished, Part, TokenInfo, ToolEnd
+from groschen.serve.guides import Format, Hold, functions_of, guide_for
+from groschen.serve.host import Host
+from groschen.serve.logs import note
+from groschen.serve.parser import Parser, merged
+from groschen.serve.prompt import Reasoning, prompt_of, template_settings
+from groschen.serve.served import Served
+from groschen.serve.ticket import Ticket
+from groschen.text.messages import Message
+from groschen.text.stream import TextStream
+
+MAX_SAMPLES = 128
+_SEEDS = 1 << 53  # so that a program that keeps numbers as float64 can tell it back
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What a client wants of a model: messages, or a prompt as token ids whose text is not looked into.
+
+    tools: as OpenAI's chat API has them, `{"type": "function", "function": {...}}`. tool_choice: "auto",
+    "none", "required" or the name of a tool. sampling: begin with `Served.defaults`. is_whole: nothing is
+    sent before a sample has ended.
+    """
+
+    model: str
+    messages: Sequence[Message] | None = None
+    prompt_ids: Sequence[int] | None = None
+    tools: Sequence[Message] = ()
+    tool_choice: str = "auto"
+    parallel_tool_calls: bool = True
+    format: Format | None = None
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    n: int = 1
+    reasoning_effort: str | None = None
+    thinking: bool | None = None
+    thinking_budget: int | None = None  # tokens of reasoning, then it is closed by force
+    template_arguments: Mapping[str, object] = field(default_factory=dict)
+    is_whole: bool = False
+    wants_tokens: bool = True  # False: pieces come without them, which is cheaper
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What is new of one sample."""
+
+    sample: int
+    events: tuple[Event, ...]
+    tokens: tuple[TokenInfo, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens of a generation up to now; generated ones of all samples together."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int
+
+
+class Generation:
+    """The samples of one request while they are drawn; iterate over it once, and close it in every case.
+
+    seed: of all samples; asking again with it gives the same texts. fingerprint: of the weights. completions:
+    by sample, of those that have ended (with the prompt's logprobs if they were asked for).
+    """
+
+    def __init__(self, served: Served, ask: Ask, ticket: Ticket, opens_reasoning: bool) -> None:
+        self.served, self.ask = served, ask
+        self.seed = ticket.request.sampling.seed
+        self.prompt_ids = ticket.request.prompt_ids
+        self.prompt_tokens = len(self.prompt_ids)
+        self.fingerprint = ticket.fingerprint
+        self.completions: dict[int, Completion] = {}
+        self._ticket = ticket
+        self._samples = [_Sample(served, ask, opens_reasoning) for _ in range(ask.n)]
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompt that were found in the cache; known once a sample has ended."""
+        return max((each.cached_tokens for each in self.completions.values()), default=0)
+
+    @property
+    def usage(self) -> Usage:
+        """What was read and drawn so far."""
+        return Usage(
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.cached_tokens,
+            completion_tokens=sum(each.num_tokens for each in self._samples),
+            reasoning_tokens=sum(each.num_reasoning for each in self._samples),
+        )
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        """Pieces as they come, each with all that is new of its sample. Raises ApiFault if it can't go on."""
+        while drawn := await self._ticket.take():
+            for sample, progress in _by_sample(drawn):
+                state = self._samples[sample]
+                if state.has_ended:
+                    continue
+                for each in progress:
+                    if each.completion is not None:
+                        self.completions[sample] = each.completion
+                events, tokens = state.take(progress)
+                if events or tokens:
+                    yield Piece(sample, tuple(merged(events)), tuple(tokens))
+            if all(each.has_ended for each in self._samples):
+                break
+        self._ticket.leave()  # a stop that only we saw leaves the engine drawing
+
+    async def close(self) -> None:
+        """Give up what has not ended, wherever it is."""
+        self._ticket.cancel()
+
+
+async def generate(host: Host, ask: Ask) -> Generation:
+    """Render, encode, check and submit. Raises ApiFault before anything is queued."""
+    served = host.served(ask.model)
+    host.refuse_if_closed()
+    if not 1 <= ask.n <= MAX_SAMPLES:
+        raise faults.invalid(f"n must be from 1 to {MAX_SAMPLES}, found {ask.n}", "n")
+    prepared = await host.prepare(_prepare, served, ask)
+    ticket = await host.submit(ask.model, prepared.request, is_whole=ask.is_whole)
+    note(ticket)
+    try:
+        return Generation(served, ask, ticket, prepared.reasoning == "open")
+    except BaseException:
+        ticket.cancel()
+        raise
+
+
+def check_length(served: Served, num_prompt: int, max_tokens: int | None, param: str) -> int:
+    """How many tokens may be drawn. Raises ApiFault `context_length_exceeded` if the wish is too long."""
+    limit = f"This model's maximum context length is {served.context} tokens."
+    if num_prompt >= served.context:
+        raise faults.invalid(
+            f"{limit} However, your {param} resulted in {num_prompt} tokens. Please reduce the length of the "
+            f"{param}.",
+            param,
+            "context_length_exceeded",
+        )
+    if max_tokens is not None and num_prompt + max_tokens > served.context:
+        raise faults.invalid(
+            f"{limit} However, you requested {num_prompt + max_tokens} tokens ({num_prompt} in the {param}, "
+            f"{max_tokens} in the completion). Please reduce the length of the {param} or completion.",
+            param,
+            "context_length_exceeded",
+        )
+    return served.context - num_prompt if max_tokens is None else max_tokens
+
+
+def new_call_id() -> str:
+    """The id of a tool call."""
+    return f"call_{secrets.token_hex(12)}"
+
+
+# -- before it is queued
+# --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    request: Request
+    reasoning: Reasoning
+
+
+def _prepare(served: Served, ask: Ask) -> _Prepared:
+    """Everything that may take long, outside of the event loop."""
+    reasoning: Reasoning
+    tools = [] if ask.tool_choice == "none" else list(ask.tools)
+    if ask.messages is not None:
+        settings = template_settings(
+            served,
+            thinking=ask.thinking,
+            effort=ask.reasoning_effort,
+            arguments=ask.template_arguments,
+            has_tools=bool(tools),
+        )
+        prompt = prompt_of(served, ask.messages, tools, settings)
+        ids, reasoning, param = prompt.ids, prompt.reasoning, "messages"
+    else:
+        ids, reasoning, param = tuple(ask.prompt_ids or ()), "closed", "prompt"
+    max_tokens = check_length(served, len(ids), ask.sampling.max_tokens, param)
+    seed = secrets.randbelow(_SEEDS) if ask.sampling.seed is None else ask.sampling.seed
+    sampling = replace(ask.sampling, max_tokens=max_tokens, seed=seed)
+    _check_sampling(served, sampling)
+    hold = Hold(
+        format=ask.format, tools=tools, tool_choice=ask.tool_choice, parallel=ask.parallel_tool_calls,
+        thinking_budget=ask.thinking_budget,
+    )  # fmt: skip
+    guide = guide_for(served, hold, reasoning)
+    return _Prepared(
+        Request(prompt_ids=ids, sampling=sampling, num_completions=ask.n, guide=guide), reasoning
+    )
+
+
+def _check_sampling(served: Served, sampling: SamplingParams) -> None:
+    """What the engine would refuse, before it is asked, with the field that it names."""
+    try:
+        check(sampling, served.opened.engine.model.config.vocab_size)
+    except GroschenError as error:
+        named = (each.name for each in fields(SamplingParams) if each.name in str(error))
+        raise faults.fault_of(error, next(named, None)) from error
+
+
+# -- while it is drawn
+# --------------------------------------------------------------------------------------------------------
+
+
+class _Plain:
+    """Stands in for the parser where text is not looked into."""
+
+    part: Literal["content"] = "content"
+
+    def push(self, text: str) -> list[Event]:
+        return [Content(text)] if text else []
+
+    def finish(self, reason: FinishReason, stop: str | None = None) -> list[Event]:
+        return [Finished("length" if reason is FinishReason.LENGTH else "stop", stop)]
+
+
+class _Sample:
+    """One sample's way from token ids to events."""
+
+    def __init__(self, served: Served, ask: Ask, opens_reasoning: bool) -> None:
+        self._tokenizer = served.opened.text.tokenizer
+        self._stream = TextStream(self._tokenizer, ask.sampling.stop, skip_special=False)
+        self._parser: Parser | _Plain
+        if ask.messages is None:
+            self._parser, self._hidden = _Plain(), self._tokenizer.special_ids
+        else:
+            has_tools = bool(ask.tools) and ask.tool_choice != "none"
+            self._parser = Parser(
+                served.form, in_reasoning=opens_reasoning, has_tools=has_tools, call_id=new_call_id,
+                functions=functions_of(ask.tools),
+            )  # fmt: skip
+            self._hidden = served.hidden_ids
+        self._wants_tokens = ask.wants_tokens
+        self._is_one_call = not ask.parallel_tool_calls
+        self.num_tokens = self.num_reasoning = 0
+        self.has_ended = False
+
+    def take(self, drawn: Sequence[Progress]) -> tuple[list[Event], list[TokenInfo]]:
+        """Events and tokens of what was drawn."""
+        events: list[Event] = []
+        tokens: list[TokenInfo] = []
+        for progress in drawn:
+            ending = progress.completion
+            by_token = (
+                ending is not None and ending.finish_reason is FinishReason.STOP and ending.stop is None
+            )
+            last = len(progress.token_ids) - 1
+            told = zip_longest(progress.token_ids, progress.logprobs, progress.alternatives)
+            for index, (token_id, logprob, alternatives) in enumerate(told):
+                is_end = by_token and index == last
+                part = self._push(token_id, is_end, events)
+                if self._wants_tokens:
+                    tokens.append(self._info(token_id, logprob, alternatives, part, is_end))
+                if self._has_to_end(events):
+                    return events, tokens
+            if ending is not None:
+                if self._stream.stopped is None:
+                    events += self._parser.push(self._stream.finish())
+                events += self._parser.finish(ending.finish_reason, ending.stop or self._stream.stopped)
+                self.has_ended = True
+        return events, tokens
+
+    def _push(self, token_id: int, is_end: bool, events: list[Event]) -> Part:
+        """Take one token; which part of the answer it belongs to."""
+        before: Part = self._parser.part
+        if not is_end and token_id not in self._hidden:
+            text = self._stream.push([token_id])
+            if text:
+                events += self._parser.push(text)
+        after: Part = self._parser.part
+        part = next((each for each in (before, after) if each != "content"), after)
+        self.num_tokens += 1
+        self.num_reasoning += part == "reasoning"
+        return part
+
+    def _has_to_end(self, events: list[Event]) -> bool:
+        """Whether the answer ends here though the engine goes on: a stop string that it did not see, or the
+        first of calls that may not be several.
+        """
+        if self._stream.stopped is not None:
+            events += self._parser.finish(FinishReason.STOP, self._stream.stopped)
+        elif self._is_one_call and any(isinstance(event, ToolEnd) for event in events):
+            del events[next(i for i, event in enumerate(events) if isinstance(event, ToolEnd)) + 1 :]
+            events.append(Finished("tool_calls"))
+        else:
+            return False
+        self.has_ended = True
+        return True
+
+    def _info(
+        self, token_id: int, logprob: float, alternatives: Alternatives | None, part: Part, is_end: bool
+    ) -> TokenInfo:
+        others: tuple[tuple[int, bytes, float], ...] = ()
+        if alternatives is not None:
+            others = tuple(
+                (other, self._tokenizer.token_bytes(other), value)
+                for other, value in zip(alternatives.token_ids, alternatives.logprobs, strict=True)
+            )
+        return TokenInfo(token_id, self._tokenizer.token_bytes(token_id), logprob, others, part, is_end)
+
+
+def _by_sample(drawn: Sequence[Progress]) -> Sequence[tuple[int, list[Progress]]]:
+    found: dict[int, list[Progress]] = {}
+    for progress in drawn:
+        found.setdefault(progress.sample, []).append(progress)
+    return list(found.items())

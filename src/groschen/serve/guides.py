@@ -1,0 +1,170 @@
+"""What holds an answer: the format that a client asks for, calls that must be made, a budget for thinking.
+
+Leaves out how a grammar becomes masks (`grammar.py`), how thinking is followed (`budget.py`), how a call is
+written (`forms/forced.py`) and the fields that ask for all this (`formats.py`).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from groschen.errors import GroschenError
+from groschen.records import Guide
+from groschen.serve import faults, grammar
+from groschen.serve.budget import ReasoningGuide
+from groschen.serve.calling import CallGuide, can_follow
+from groschen.serve.forms.calls import Functions
+from groschen.serve.forms.forced import tool_choice_grammar
+from groschen.serve.prompt import Reasoning
+from groschen.serve.served import Served
+from groschen.text.messages import Message
+
+
+@dataclass(frozen=True, slots=True)
+class JsonObject:
+    """Any JSON object."""
+
+    param: str = "response_format"  # the field that asks for it
+
+
+@dataclass(frozen=True, slots=True)
+class JsonSchema:
+    """JSON that a schema describes."""
+
+    schema: Mapping[str, object]
+    param: str = "response_format"
+
+
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """Text that a regular expression matches as a whole."""
+
+    pattern: str
+    param: str = "guided_regex"
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """Text of a grammar in llguidance's form of Lark."""
+
+    text: str
+    param: str = "guided_grammar"
+
+
+Format = JsonObject | JsonSchema | Regex | Grammar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """What one request wants held. tool_choice: as in `Ask`; tools: those that the model is shown."""
+
+    format: Format | None
+    tools: Sequence[Message]
+    tool_choice: str
+    parallel: bool
+    thinking_budget: int | None
+
+
+def guide_for(served: Served, hold: Hold, reasoning: Reasoning) -> Guide | None:
+    """The guide of a request; None if nothing has to be held. May take long.
+
+    reasoning: how the prompt leaves off. Raises ApiFault for what can't be held.
+    """
+    then = _answer_guide(served, hold)
+    if hold.thinking_budget is not None and not served.form.has_reasoning:
+        why = f"the reasoning of {served.name!r} can't be told from its answer"
+        raise faults.not_honoured("thinking_budget", why)
+    # A mask that leaves the open tag possible would talk a model into reasoning that never does.
+    never_thinks = reasoning == "closed" or (reasoning == "unlikely" and hold.thinking_budget is None)
+    if never_thinks or not served.form.has_reasoning:
+        return then
+    if then is None and hold.thinking_budget is None:
+        return None
+    try:
+        tags = served.reasoning_tags()
+    except GroschenError as error:
+        raise faults.fault_of(error, "thinking_budget") from error
+    return ReasoningGuide(tags=tags, is_open=reasoning == "open", budget=hold.thinking_budget, then=then)
+
+
+def functions_of(tools: Sequence[Message]) -> Functions:
+    """The tools by name, with the JSON schema of their parameters."""
+    found: dict[str, Mapping[str, object]] = {}
+    for tool in tools:
+        function = tool["function"]
+        assert isinstance(function, Mapping), "the fields were checked"
+        parameters = function.get("parameters")
+        found[str(function["name"])] = parameters if isinstance(parameters, Mapping) else {}
+    return found
+
+
+def _answer_guide(served: Served, hold: Hold) -> Guide | None:
+    """What the answer itself is held to, behind the reasoning."""
+    must_call = hold.tool_choice not in ("auto", "none")
+    if hold.format is not None and must_call:
+        raise faults.invalid(
+            f"'tool_choice' demands a call and '{hold.format.param}' another form; send one of them",
+            "tool_choice",
+        )
+    try:
+        if hold.format is not None:
+            wanted = _with_calls(served, hold, hold.format) if hold.tools else _plain(hold.format)
+            return served.grammars().guide(wanted)
+        if must_call:
+            return served.grammars().guide(grammar.Grammar(_calls(served, hold, hold.tool_choice)))
+        return _strict_guide(served, hold)
+    except GroschenError as error:
+        raise faults.fault_of(error, "tools" if hold.format is None else hold.format.param) from error
+
+
+def _strict_guide(served: Served, hold: Hold) -> Guide | None:
+    """Where a tool is strict, a call that the model decides to make is held to the schemas of the tools."""
+    strict = next((i for i, tool in enumerate(hold.tools) if _is_strict(tool)), None)
+    if strict is None:
+        return None
+    if not can_follow(served.form):
+        why = f"where {served.name!r} begins a call can't be seen; send tool_choice 'required'"
+        raise faults.not_honoured(f"tools[{strict}].function.strict", why)
+    calls = served.grammars().guide(grammar.Grammar(_calls(served, hold, "required")))
+    return CallGuide(served.opened.text.tokenizer, served.form, calls)
+
+
+def _is_strict(tool: Message) -> bool:
+    function = tool["function"]
+    return isinstance(function, Mapping) and function.get("strict") is True
+
+
+def _calls(served: Served, hold: Hold, choice: str) -> str:
+    control = served.opened.text.tokenizer.control
+    return tool_choice_grammar(
+        served.form, functions_of(hold.tools), choice, parallel=hold.parallel, control=control
+    )
+
+
+def _plain(format_: Format) -> grammar.Format:
+    match format_:
+        case JsonObject():
+            return grammar.JsonObject()
+        case JsonSchema(schema):
+            return grammar.JsonSchema(schema)
+        case Regex(pattern):
+            return grammar.Regex(pattern)
+        case Grammar(text):
+            return grammar.Grammar(text)
+
+
+def _with_calls(served: Served, hold: Hold, format_: Format) -> grammar.Format:
+    """An answer in a format, or calls instead of it. Raises ApiFault for a grammar of the client's own."""
+    match format_:
+        case JsonObject():
+            answer = grammar.json_rule({"type": "object"})
+        case JsonSchema(schema):
+            answer = grammar.json_rule(schema)
+        case _:
+            raise faults.invalid(
+                f"'{format_.param}' can't be sent with tools: their calls would not match it; send one of "
+                "them, or tool_choice 'none'",
+                format_.param,
+            )
+    calls = re.sub(r"^start:", "calls:", _calls(served, hold, "required"))
+    return grammar.Grammar(f"start: calls | answer\nanswer: {answer}\n{calls}")

@@ -24,7 +24,7 @@ class Crowd:
         self.port, self.tokens = port, tokens
         chooser = random.Random(seed)
         # After so many seconds, be it in the queue, in the prompt or in the answer; None: never.
-        self.patience = [chooser.uniform(0, 8) if i % 3 == 0 else None for i in range(count)]
+        self.patience = [chooser.uniform(0, 3) if i % 3 == 0 else None for i in range(count)]
         self.open, self.most_open = 0, 0
 
     async def run(self) -> dict[str, object]:

@@ -100,7 +100,7 @@ class _Chunks:
     def __init__(self, generation: Generation, body: ChatRequest) -> None:
         self._generation, self._wants_logprobs = generation, bool(body.logprobs)
         self._wants_usage = wants_usage(body)
-        self._begun: set[int] = set()
+        self._has_begun = False
         self._head: Json = {
             "id": new_id("chatcmpl"),
             "object": "chat.completion.chunk",
@@ -124,9 +124,11 @@ class _Chunks:
         await emit(DONE)
 
     def _choices(self, piece: Piece) -> Iterator[Json]:
-        if piece.sample not in self._begun:
-            self._begun.add(piece.sample)
-            yield _delta(piece.sample, {"role": "assistant", "content": "", "refusal": None})
+        if not self._has_begun:
+            self._has_begun = True
+            # In order, whoever speaks first: the official client takes the first chunk for that of choice 0.
+            for sample in range(self._generation.ask.n):
+                yield _delta(sample, {"role": "assistant", "content": "", "refusal": None})
         new = answer_of(piece)
         logprobs = logprobs_json(piece.tokens) if self._wants_logprobs and piece.tokens else None
         delta = _delta_of(new, piece)

@@ -27,7 +27,7 @@ from groschen.serve.engines import HostConfig
 from groschen.serve.host import Host
 from groschen.serve.keys import KeyFile, make_key
 from groschen.serve.limits import LOCAL_NAMES, MAX_BODY_BYTES
-from groschen.serve.served import Wanted, wanted_models
+from groschen.serve.served import Served, Wanted, wanted_models
 
 log = logging.getLogger("groschen.serve")
 
@@ -213,6 +213,11 @@ def _listed(wanted: Sequence[Wanted]) -> str:
     )
 
 
+def _question(served: Served) -> str:
+    """Something that the model can answer: the built-in one knows puzzles alone."""
+    return "Make 24 from 2, 6 and 6." if served.wanted.source == "penny" else "Hello"
+
+
 def _welcome(host: Host, address: str, has_keys: bool, seconds: float) -> str:
     """What is served, and a line to try."""
     lines = [f"groschen: ready after {seconds:.1f} s"]
@@ -225,7 +230,7 @@ def _welcome(host: Host, address: str, has_keys: bool, seconds: float) -> str:
     if chats is not None:
         path, body = (
             "chat/completions",
-            f'{{"model": "{chats.name}", "messages": [{{"role": "user", "content": "Hello"}}]}}',
+            f'{{"model": "{chats.name}", "messages": [{{"role": "user", "content": "{_question(chats)}"}}]}}',
         )
     else:
         path, body = "completions", f'{{"model": "{host.models[0].name}", "prompt": "Once upon"}}'

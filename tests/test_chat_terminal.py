@@ -22,7 +22,7 @@ def talk(monkeypatch: pytest.MonkeyPatch, *lines: str, has_template: bool = True
     engine = tiny_engine(tiny_model(max_position_embeddings=2048))
     template = ChatTemplate({"default": _TEMPLATE}, special_tokens={}) if has_template else None
     opened = Opened(engine, Text(tokenizer=engine.tokenizer, template=template))
-    monkeypatch.setattr(chat_terminal, "open_engine", lambda model: opened)
+    monkeypatch.setattr(chat_terminal, "open_engine", lambda model, weights: opened)
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=False, width=200)
     chat_terminal.chat("tiny", console=console, lines=io.StringIO("".join(f"{line}\n" for line in lines)))

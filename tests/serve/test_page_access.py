@@ -26,6 +26,8 @@ from serve.page_browser import (
 )
 from serve.page_upstream import Upstream, app
 
+pytestmark = pytest.mark.slow  # minutes of a browser, and its waits need a machine that is not full
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -102,6 +104,7 @@ def test_everything_can_be_done_by_keyboard_alone(page: Page, upstream: Upstream
 def test_the_help_lists_every_key_and_gives_the_focus_back(page: Page) -> None:
     page.get_by_role("button", name="Help and keys").focus()
     page.keyboard.press("?")
+    page.wait_for_selector("dialog[open] kbd")
     keys = page.locator("dialog kbd").all_inner_texts()
     assert keys == ["Enter", "Shift", "Enter", "Esc", *"/njker<>ctpu,?"]
     page.keyboard.press("Escape")

@@ -27,6 +27,8 @@ from serve.page_browser import (
 )
 from serve.page_upstream import RICH, Upstream, app
 
+pytestmark = pytest.mark.slow  # minutes of a browser, and its waits need a machine that is not full
+
 NO_ANSWER = {"message": "Slow down.", "type": "rate_limit_error", "code": None}
 
 

@@ -56,7 +56,7 @@ ORDER = [room + name for room in ROOMS for name in ORDER_IN_ROOM.get(room, "").s
 
 MAY_IMPORT_INSIDE_FUNCTIONS = {"cli"}  # so that --help answers at once
 # extras that only some users install: imported where they are used
-OPTIONAL_PACKAGES = {"pynvml", "tensorboard", "wandb", "mlflow", "sandlock", "llguidance"}
+OPTIONAL_PACKAGES = {"pynvml", "tensorboard", "wandb", "mlflow", "sandlock"}
 
 
 def modules() -> dict[str, Path]:

@@ -43,12 +43,15 @@ def drive(watch: Watch, clock: Clock) -> None:
     watch.start(FACTS)
     clock.now_s = 100.0
     watch.evaluation(evaluation_metrics(0, 0.22, model="base"))
+    watch.evaluation(evaluation_metrics(0, 0.50, model="base-prompts", prompt=-1))
+    watch.evaluation(evaluation_metrics(0, 0.52, model="base-prompts", prompt=0))
+    watch.evaluation(evaluation_metrics(0, 0.51, model="base-best-prompt", prompt=0, split="test"))
     for step in (1, 2):
         clock.now_s += 5.0
         watch.step(step_metrics(step))
     watch.evaluation(evaluation_metrics(2, 0.438))
     watch.evaluation(evaluation_metrics(3, 0.40))
-    watch.evaluation(evaluation_metrics(3, 0.99, split="test"))
+    watch.evaluation(evaluation_metrics(3, 0.99, model="best", split="test"))
     watch.note("problem a1 [b] was put aside")
     watch.note("entropy fell below 0.01 nat", is_alarm=True)
     watch.progress("rollouts", 12, 64)
@@ -67,13 +70,18 @@ def test_without_a_terminal_there_is_one_plain_line_for_each_step_and_evaluation
     assert stderr.getvalue().splitlines() == [
         "penny on countdown: 60 steps",
         "evaluation at step 0: base, dev accuracy 22.0 % [18.0, 26.0]  n 200, k 4",
+        "evaluation at step 0: base with the task's own wording, dev accuracy 50.0 % [46.0, 54.0]"
+        "  n 200, k 4",
+        "evaluation at step 0: base with wording 1, dev accuracy 52.0 % [48.0, 56.0]  n 200, k 4",
+        "evaluation at step 0: base with wording 1, its best, test accuracy 51.0 % [47.0, 55.0]  n 200, k 4",
         "step 1/60  accuracy 26.0 %  reward 0.300  tokens 101  signal 6/8  812 tokens/s  4.00 s  0.0123 EUR"
         "  3 min 56 s left",
         "step 2/60  accuracy 27.0 %  reward 0.300  tokens 102  signal 6/8  812 tokens/s  4.00 s  0.0123 EUR"
         "  4 min 50 s left",
         "evaluation at step 2: dev accuracy 43.8 % [39.8, 47.8]  n 200, k 4  best 43.8 % at step 2",
         "evaluation at step 3: dev accuracy 40.0 % [36.0, 44.0]  n 200, k 4  best 43.8 % at step 2",
-        "evaluation at step 3: test accuracy 99.0 % [95.0, 103.0]  n 200, k 4  best 43.8 % at step 2",
+        "evaluation at step 3: best checkpoint, test accuracy 99.0 % [95.0, 103.0]  n 200, k 4"
+        "  best 43.8 % at step 2",
         "note: problem a1 [b] was put aside",
         "alarm: entropy fell below 0.01 nat",
     ]
@@ -131,9 +139,10 @@ def test_numbers_that_are_missing_or_not_finite_stop_nothing() -> None:
         watch.start(FACTS)
         watch.step({"step": 1, "reward/mean": float("nan"), "accuracy/train": None})
         watch.step({})
-        watch.evaluation({"step": 2, "pass_at_1": None})
-        watch.evaluation({"step": 3, "pass_at_1": 0.5, "ci95": [0.1]})
-        watch.evaluation({"step": 4, "pass_at_1": float("nan")})
+        held = {"model": "policy", "split": "dev"}
+        watch.evaluation({**held, "step": 2, "pass_at_1": None})
+        watch.evaluation({**held, "step": 3, "pass_at_1": 0.5, "ci95": [0.1]})
+        watch.evaluation({**held, "step": 4, "pass_at_1": float("nan")})
         watch.finish()
     assert "reward –" in stderr.getvalue()
     assert stderr.getvalue().splitlines()[-1].endswith("best 50.0 % at step 3")

@@ -98,9 +98,10 @@ class History:
 
     def add_evaluation(self, metrics: Mapping[str, object]) -> None:
         """Keep an evaluation's line."""
-        if metrics.get("model") == "base":
+        model, is_dev = metrics.get("model"), metrics.get("split") == "dev"
+        if model == "base" and is_dev:
             self.base = metrics
-        elif metrics.get("split", "dev") == "dev":
+        elif model == "policy" and is_dev:
             self.evaluations.append(metrics)
             if self.best is None or _above(metrics.get("pass_at_1"), self.best.get("pass_at_1")):
                 self.best = metrics

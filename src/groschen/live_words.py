@@ -75,15 +75,27 @@ def step_line(metrics: Mapping[str, object], num_steps: int, left_s: float | Non
 
 def evaluation_line(metrics: Mapping[str, object], best: Mapping[str, object] | None) -> str:
     """One evaluation in one line, with the best one on dev so far."""
-    who = "base, " if metrics.get("model") == "base" else ""
     line = (
-        f"evaluation at step {amount(metrics.get('step'))}: {who}{metrics.get('split', 'dev')} accuracy "
+        f"evaluation at step {amount(metrics.get('step'))}: {_whose(metrics)}{metrics.get('split')} accuracy "
         f"{percent(metrics.get('pass_at_1'))} {interval(metrics.get('ci95'))}".rstrip()
         + f"  n {amount(metrics.get('n'))}, k {amount(metrics.get('k'))}"
     )
     if best is None:
         return line
     return f"{line}  best {percent(best.get('pass_at_1'))} at step {amount(best.get('step'))}"
+
+
+def _whose(metrics: Mapping[str, object]) -> str:
+    """The model that was asked and, where several wordings of the prompt are tried, with which one."""
+    prompt = metrics.get("prompt", -1)
+    wording = f"wording {prompt + 1}" if isinstance(prompt, int) and prompt >= 0 else "the task's own wording"
+    names = {
+        "base": "base, ",
+        "base-prompts": f"base with {wording}, ",
+        "base-best-prompt": f"base with {wording}, its best, ",
+        "best": "best checkpoint, ",
+    }
+    return names.get(str(metrics.get("model")), "")
 
 
 def sparkline(values: Sequence[object], width: int, *, ascii_only: bool = False) -> str:

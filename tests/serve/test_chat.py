@@ -155,6 +155,12 @@ def test_vllms_names_for_forms_are_understood(
     assert {choice["message"]["content"] for choice in reply["choices"]} <= allowed
 
 
+def test_a_held_answer_may_look_like_reasoning(server: Server) -> None:
+    text = "<think>2</think>3"
+    (choice,) = server.chat(seed=1, guided_choice=[text], thinking_budget=9).json()["choices"]
+    assert choice["message"]["content"] == text
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

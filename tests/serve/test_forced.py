@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 
 import jsonschema
+import llguidance
 import pytest
 
 from groschen.errors import BadRequest, Unsupported
@@ -58,7 +59,6 @@ class Bytes:
 
 def written_at_random(grammar: str, seed: int) -> str:
     """A text that the grammar allows; characters are likely to be those that end a string."""
-    llguidance = pytest.importorskip("llguidance")
     tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(Bytes()))
     matcher = llguidance.LLMatcher(tokenizer, llguidance.grammar_from("lark", grammar))
     assert not matcher.is_error(), matcher.get_error()

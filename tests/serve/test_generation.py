@@ -202,7 +202,7 @@ def test_a_second_call_is_cut_off_where_only_one_is_allowed() -> None:
         text = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
         ask = replace(ASK, tools=[{"type": "function", "function": {"name": "f"}}], parallel_tool_calls=False)
         served.form = replace(HERMES, shows_tools=True)
-        sample = _Sample(served, ask, False)
+        sample = _Sample(served, ask, False, "freely")
         events: list[object] = []
         for each in served.opened.text.tokenizer.encode(text * 2):
             sample._push(each, False, events)

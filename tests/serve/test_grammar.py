@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -229,14 +228,9 @@ def test_a_mask_has_no_bits_beyond_the_vocabulary(grammars: Grammars) -> None:
     assert max(choices(grammars.guide(Regex(".*")))) < VOCABULARY
 
 
-def test_without_llguidance_or_an_end_token_it_is_refused_in_a_sentence(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_an_end_token_it_is_refused_in_a_sentence() -> None:
     with pytest.raises(Unsupported, match="has no end token"):
         Grammars(byte_tokenizer(), ())
-    monkeypatch.setitem(sys.modules, "llguidance", None)
-    with pytest.raises(Unsupported, match="pip install llguidance"):
-        Grammars(byte_tokenizer(), {END})
 
 
 @pytest.mark.real

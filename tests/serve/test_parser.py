@@ -13,6 +13,7 @@ from groschen.serve.events import (
     Event,
     Finished,
     Reasoning,
+    Thinks,
     ToolArguments,
     ToolBegin,
     ToolEnd,
@@ -25,7 +26,12 @@ from serve.model_outputs import FUNCTIONS, LENGTH, ONE, STOP, TWO, Case
 
 
 def parser(
-    form: Form = forms.HERMES, *, in_reasoning: bool = False, has_tools: bool = True, knows: bool = True
+    form: Form = forms.HERMES,
+    *,
+    in_reasoning: bool = False,
+    has_tools: bool = True,
+    knows: bool = True,
+    thinks: Thinks = "freely",
 ) -> Parser:
     numbers = itertools.count()
     return Parser(
@@ -34,6 +40,7 @@ def parser(
         has_tools=has_tools,
         call_id=lambda: f"call_{next(numbers):024}",
         functions=FUNCTIONS if knows else None,
+        thinks=thinks,
     )
 
 
@@ -278,6 +285,25 @@ def test_a_call_in_another_notation_comes_whole() -> None:
         ToolArguments(0, "{}"),
         ToolEnd(0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("thinks", "expected"),
+    [
+        ("freely", [Reasoning("b"), Content("c")]),
+        ("once", [Reasoning("b"), Content("c")]),
+        ("never", [Content("<think>b</think>c")]),
+    ],
+)
+def test_tags_are_text_of_an_answer_that_never_thinks(thinks: Thinks, expected: list[Event]) -> None:
+    machine = parser(thinks=thinks)
+    assert merged([*machine.push("<think>b</think>c"), *machine.finish(STOP)])[:-1] == expected
+
+
+def test_tags_behind_the_one_reasoning_of_a_held_answer_are_its_text() -> None:
+    machine = parser(in_reasoning=True, thinks="once")
+    events = machine.push("a</think><think>b</think>")
+    assert merged([*events, *machine.finish(STOP)])[:-1] == [Reasoning("a"), Content("<think>b</think>")]
 
 
 def test_reasoning_cannot_begin_open_in_a_form_without_it() -> None:

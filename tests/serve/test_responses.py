@@ -158,7 +158,6 @@ class Cent(BaseModel):
 
 
 def test_parse_gives_the_record(client: openai.OpenAI) -> None:
-    pytest.importorskip("llguidance")
     response = client.responses.parse(model="penny", input=PUZZLE, text_format=Cent, extra_body={"seed": 2})
     assert isinstance(response.output_parsed, Cent)
     with client.responses.stream(
@@ -168,7 +167,6 @@ def test_parse_gives_the_record(client: openai.OpenAI) -> None:
 
 
 def test_any_json_object_is_one(client: openai.OpenAI) -> None:
-    pytest.importorskip("llguidance")
     response = create(client, text={"format": {"type": "json_object"}}, max_output_tokens=900)
     if response.status == "completed":
         assert isinstance(json.loads(response.output_text), dict)

@@ -8,6 +8,8 @@ from typing import Literal
 
 Part = Literal["reasoning", "content", "tool"]
 EndReason = Literal["stop", "length", "tool_calls", "abort"]
+# How often a text may turn to reasoning: one that is held to a form has no tags behind its one reasoning.
+Thinks = Literal["freely", "once", "never"]
 
 
 @dataclass(frozen=True, slots=True)

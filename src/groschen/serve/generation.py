@@ -14,8 +14,8 @@ from groschen.engine.sampling import check
 from groschen.errors import GroschenError
 from groschen.records import Alternatives, Completion, FinishReason, Request, SamplingParams
 from groschen.serve import faults
-from groschen.serve.events import Content, Event, Finished, Part, TokenInfo, ToolEnd
-from groschen.serve.guides import Format, Hold, functions_of, guide_for
+from groschen.serve.events import Content, Event, Finished, Part, Thinks, TokenInfo, ToolEnd
+from groschen.serve.guides import Format, Hold, functions_of, guide_for, thinks
 from groschen.serve.host import Host
 from groschen.serve.logs import note
 from groschen.serve.parser import Parser, merged
@@ -81,7 +81,9 @@ class Generation:
     by sample, of those that have ended (with the prompt's logprobs if they were asked for).
     """
 
-    def __init__(self, served: Served, ask: Ask, ticket: Ticket, opens_reasoning: bool) -> None:
+    def __init__(
+        self, served: Served, ask: Ask, ticket: Ticket, opens_reasoning: bool, thinks: Thinks
+    ) -> None:
         self.served, self.ask = served, ask
         self.seed = ticket.request.sampling.seed
         self.prompt_ids = ticket.request.prompt_ids
@@ -89,7 +91,7 @@ class Generation:
         self.fingerprint = ticket.fingerprint
         self.completions: dict[int, Completion] = {}
         self._ticket = ticket
-        self._samples = [_Sample(served, ask, opens_reasoning) for _ in range(ask.n)]
+        self._samples = [_Sample(served, ask, opens_reasoning, thinks) for _ in range(ask.n)]
 
     @property
     def cached_tokens(self) -> int:
@@ -138,7 +140,7 @@ async def generate(host: Host, ask: Ask) -> Generation:
     ticket = await host.submit(ask.model, prepared.request, is_whole=ask.is_whole)
     note(ticket)
     try:
-        return Generation(served, ask, ticket, prepared.reasoning == "open")
+        return Generation(served, ask, ticket, prepared.reasoning == "open", prepared.thinks)
     except BaseException:
         ticket.cancel()
         raise
@@ -177,6 +179,7 @@ def new_call_id() -> str:
 class _Prepared:
     request: Request
     reasoning: Reasoning
+    thinks: Thinks
 
 
 def _prepare(served: Served, ask: Ask) -> _Prepared:
@@ -204,9 +207,8 @@ def _prepare(served: Served, ask: Ask) -> _Prepared:
         thinking_budget=ask.thinking_budget,
     )  # fmt: skip
     guide = guide_for(served, hold, reasoning)
-    return _Prepared(
-        Request(prompt_ids=ids, sampling=sampling, num_completions=ask.n, guide=guide), reasoning
-    )
+    request = Request(prompt_ids=ids, sampling=sampling, num_completions=ask.n, guide=guide)
+    return _Prepared(request, reasoning, thinks(hold, reasoning))
 
 
 def _check_sampling(served: Served, sampling: SamplingParams) -> None:
@@ -237,7 +239,7 @@ class _Plain:
 class _Sample:
     """One sample's way from token ids to events."""
 
-    def __init__(self, served: Served, ask: Ask, opens_reasoning: bool) -> None:
+    def __init__(self, served: Served, ask: Ask, opens_reasoning: bool, thinks: Thinks) -> None:
         self._tokenizer = served.opened.text.tokenizer
         self._stream = TextStream(self._tokenizer, ask.sampling.stop, skip_special=False)
         self._parser: Parser | _Plain
@@ -247,7 +249,7 @@ class _Sample:
             has_tools = bool(ask.tools) and ask.tool_choice != "none"
             self._parser = Parser(
                 served.form, in_reasoning=opens_reasoning, has_tools=has_tools, call_id=new_call_id,
-                functions=functions_of(ask.tools),
+                functions=functions_of(ask.tools), thinks=thinks,
             )  # fmt: skip
             self._hidden = served.hidden_ids
         self._wants_tokens = ask.wants_tokens

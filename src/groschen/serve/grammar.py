@@ -15,6 +15,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+import llguidance
+
 from groschen.errors import BadRequest, Unsupported
 from groschen.text.tokenizer import Tokenizer
 
@@ -107,20 +109,12 @@ class GrammarGuide:
 class Grammars:
     """The grammars of one model; may be used from several threads.
 
-    end_ids: what may end a text (`Engine.end_ids`). Raises Unsupported if llguidance is missing or the model
-    has no end token.
+    end_ids: what may end a text (`Engine.end_ids`). Raises Unsupported if the model has no end token.
     """
 
     def __init__(self, tokenizer: Tokenizer, end_ids: Collection[int]) -> None:
-        try:
-            import llguidance
-        except ImportError as error:
-            raise Unsupported(
-                "a response format needs llguidance, which is not installed: pip install llguidance"
-            ) from error
         if not end_ids:
             raise Unsupported("the model has no end token, so a text could not end where its grammar does")
-        self._llguidance = llguidance
         self._tokenizer, self._end_ids = tokenizer, frozenset(end_ids)
         self._words: llguidance.LLTokenizer | None = None
         self._compiled: OrderedDict[str, _Matcher] = OrderedDict()
@@ -146,12 +140,12 @@ class Grammars:
 
     def _read_vocabulary(self) -> None:
         if self._words is None:
-            wrapper = self._llguidance.TokenizerWrapper(_Vocabulary(self._tokenizer, self._end_ids))
-            self._words = self._llguidance.LLTokenizer(wrapper, eos_token=sorted(self._end_ids))
+            wrapper = llguidance.TokenizerWrapper(_Vocabulary(self._tokenizer, self._end_ids))
+            self._words = llguidance.LLTokenizer(wrapper, eos_token=sorted(self._end_ids))
 
     def _source(self, format_: Format) -> str:
         """The grammar as llguidance reads it; also its name in the cache."""
-        compiler = self._llguidance.LLMatcher
+        compiler = llguidance.LLMatcher
         match format_:
             case Regex(pattern):
                 return compiler.grammar_from_regex(pattern)
@@ -166,8 +160,8 @@ class Grammars:
     def _compile(self, format_: Format, source: str) -> _Matcher:
         self._read_vocabulary()
         assert self._words is not None
-        limits = self._llguidance.LLParserLimits(verbose_errors=False)
-        matcher = self._llguidance.LLMatcher(self._words, source, log_level=0, limits=limits)
+        limits = llguidance.LLParserLimits(verbose_errors=False)
+        matcher = llguidance.LLMatcher(self._words, source, log_level=0, limits=limits)
         if matcher.is_error():
             raise BadRequest(_complaint(format_, matcher.get_error()))
         return matcher

@@ -13,6 +13,7 @@ from groschen.records import Guide
 from groschen.serve import faults, grammar
 from groschen.serve.budget import ReasoningGuide
 from groschen.serve.calling import CallGuide, can_follow
+from groschen.serve.events import Thinks
 from groschen.serve.forms.calls import Functions
 from groschen.serve.forms.forced import tool_choice_grammar
 from groschen.serve.prompt import Reasoning
@@ -64,6 +65,11 @@ class Hold:
     parallel: bool
     thinking_budget: int | None
 
+    @property
+    def must_call(self) -> bool:
+        """Whether the answer has to be a call."""
+        return self.tool_choice not in ("auto", "none")
+
 
 def guide_for(served: Served, hold: Hold, reasoning: Reasoning) -> Guide | None:
     """The guide of a request; None if nothing has to be held. May take long.
@@ -74,9 +80,7 @@ def guide_for(served: Served, hold: Hold, reasoning: Reasoning) -> Guide | None:
     if hold.thinking_budget is not None and not served.form.has_reasoning:
         why = f"the reasoning of {served.name!r} can't be told from its answer"
         raise faults.not_honoured("thinking_budget", why)
-    # A mask that leaves the open tag possible would talk a model into reasoning that never does.
-    never_thinks = reasoning == "closed" or (reasoning == "unlikely" and hold.thinking_budget is None)
-    if never_thinks or not served.form.has_reasoning:
+    if _never_thinks(hold, reasoning) or not served.form.has_reasoning:
         return then
     if then is None and hold.thinking_budget is None:
         return None
@@ -85,6 +89,13 @@ def guide_for(served: Served, hold: Hold, reasoning: Reasoning) -> Guide | None:
     except GroschenError as error:
         raise faults.fault_of(error, "thinking_budget") from error
     return ReasoningGuide(tags=tags, is_open=reasoning == "open", budget=hold.thinking_budget, then=then)
+
+
+def thinks(hold: Hold, reasoning: Reasoning) -> Thinks:
+    """How often the text of such an answer may turn to reasoning; for the parser that reads it."""
+    if hold.format is None and not hold.must_call:
+        return "freely"
+    return "never" if _never_thinks(hold, reasoning) else "once"
 
 
 def functions_of(tools: Sequence[Message]) -> Functions:
@@ -98,10 +109,17 @@ def functions_of(tools: Sequence[Message]) -> Functions:
     return found
 
 
+def _never_thinks(hold: Hold, reasoning: Reasoning) -> bool:
+    """Whether a guide begins with the answer.
+
+    A mask that left the open tag possible would talk a model into reasoning that never does.
+    """
+    return reasoning == "closed" or (reasoning == "unlikely" and hold.thinking_budget is None)
+
+
 def _answer_guide(served: Served, hold: Hold) -> Guide | None:
     """What the answer itself is held to, behind the reasoning."""
-    must_call = hold.tool_choice not in ("auto", "none")
-    if hold.format is not None and must_call:
+    if hold.format is not None and hold.must_call:
         raise faults.invalid(
             f"'tool_choice' demands a call and '{hold.format.param}' another form; send one of them",
             "tool_choice",
@@ -110,7 +128,7 @@ def _answer_guide(served: Served, hold: Hold) -> Guide | None:
         if hold.format is not None:
             wanted = _with_calls(served, hold, hold.format) if hold.tools else _plain(hold.format)
             return served.grammars().guide(wanted)
-        if must_call:
+        if hold.must_call:
             return served.grammars().guide(grammar.Grammar(_calls(served, hold, hold.tool_choice)))
         return _strict_guide(served, hold)
     except GroschenError as error:

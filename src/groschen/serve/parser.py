@@ -24,6 +24,7 @@ from groschen.serve.events import (
     Finished,
     Part,
     Reasoning,
+    Thinks,
     ToolArguments,
 )
 from groschen.serve.forms.calls import Calls, Functions
@@ -44,7 +45,8 @@ class Parser:
     form: how this model writes. in_reasoning: the prompt ended inside the reasoning. has_tools: whether the
     request allows calls; without them a call is text like any other. call_id: gives a whole id, `call_` and
     24 characters. functions: the tools by name, with the JSON schema of their parameters; a call of another
-    name is text. None takes every name and leaves values without types as text.
+    name is text. None takes every name and leaves values without types as text. thinks: what is held to a
+    form may hold the very characters of a tag, as a JSON string may, and they are content.
 
     part: where the last text that was pushed has left the machine.
     """
@@ -57,10 +59,13 @@ class Parser:
         has_tools: bool,
         call_id: Callable[[], str],
         functions: Functions | None = None,
+        thinks: Thinks = "freely",
     ) -> None:
         assert form.has_reasoning or not in_reasoning, f"the form {form.name} has no reasoning to begin in"
+        assert not in_reasoning or thinks != "never", "what begins in reasoning thinks"
         self.part: Part = "reasoning" if in_reasoning else "content"
         self._form = form
+        self._thinks = thinks
         self._has_tools = has_tools and form.read is not None
         self._openers = form.openers if self._has_tools else ()
         self._takes_bare = self._has_tools and form.is_bare
@@ -129,6 +134,7 @@ class Parser:
 
     def _after_reasoning(self) -> Reading[None]:
         self.part = "content"
+        self._thinks = "freely" if self._thinks == "freely" else "never"
         self._cursor.drop()
         yield from self._cursor.drop_all("\n")
 
@@ -147,7 +153,7 @@ class Parser:
     def _markers(self) -> tuple[str, ...]:
         """What may stand where no content has begun."""
         form = self._form
-        thinks = form.has_reasoning and not self._has_content
+        thinks = form.has_reasoning and not self._has_content and self._thinks != "never"
         return (*self._openers, *((form.reasoning_open, form.reasoning_close) if thinks else ()))
 
     def _block(self, marker: str) -> Reading[None]:

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +171,7 @@ def open_served(wanted: Wanted, config: EngineConfig, mode: Weights = Weights.PL
     opened = open_engine(source, config=config, weights=mode)
     _warm(opened)
     served = Served(wanted, opened, form_of(opened.text), open_checkpoint(source).source.resolve(), mode)
-    if find_spec("llguidance") is not None and opened.engine.end_ids:  # else a request that needs it is told
+    if opened.engine.end_ids:  # else a request that needs it is told
         served.grammars().prepare()
     return served
 

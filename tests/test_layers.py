@@ -20,10 +20,13 @@ ORDER_IN_ROOM = {
         build_kernels compiled portable products attention_gradient operations quantized fused transformer
         exactness
         atomic safetensors_folder folder_writer
-        gguf_format gguf_names gguf_rope gguf_blocks gguf_writer gguf_tokenizer gguf_config gguf_metadata
-        gguf_checkpoint gguf_export
+        gguf_format gguf_names gguf_rope gguf_blocks gguf_writer gguf_splits gguf_tokenizer
+        gguf_config gguf_metadata gguf_checkpoint gguf_export
         checkpoint load score""",
-    "text/": "messages pieces tokenizer gguf_vocab guard sandbox_syntax sandbox stream chat bundle load",
+    "text/": """
+        messages pieces tokenizer gguf_vocab guard
+        sandbox_limits sandbox_syntax sandbox
+        stream chat bundle load""",
     "engine/": """
         noise candidates penalties sampling guide blocks speculation sequence memory scheduler
         prompt_logprobs graphs

@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,7 @@ _FLAGS = {
     "neon_bf16": "bf16",
     "sve": "sve",
 }
+_FEATURE_LINES = frozenset({"flags", "Features", "CPU implementer", "CPU part"})  # x86, then ARM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +146,16 @@ def cpu_flags(root: Path = ROOT) -> tuple[str, ...]:
     return tuple(ours for ours, kernel in _FLAGS.items() if kernel in found)
 
 
+def cpu_features(root: Path = ROOT) -> tuple[str, ...]:
+    """Each line of /proc/cpuinfo that says what a compiler may use here, once and sorted; empty without one.
+
+    Whole lines, words that nothing here reads included: code compiled for this very processor may need any.
+    """
+    pairs = (line.partition(":") for line in _lines(root / "proc/cpuinfo"))
+    told = {(key.strip(), " ".join(sorted(value.split()))) for key, _, value in pairs}
+    return tuple(sorted(f"{key}: {value}" for key, value in told if key in _FEATURE_LINES))
+
+
 def has_onednn_bf16() -> bool:
     """Whether torch's oneDNN takes bf16 products at all here; `has_fast_bf16` says whether it is worth it."""
     return has_onednn() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -204,7 +216,8 @@ def zeroed_memory(num_bytes: int) -> mmap.mmap:
     """
     memory = mmap.mmap(-1, max(num_bytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
+        with suppress(OSError):  # a kernel built without huge pages refuses the wish; the memory is as good
+            memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
 
 

@@ -14,12 +14,10 @@ from groschen.model.config import ModelConfig
 from groschen.model.flops import body_weights, head_weights
 from groschen.model.kvcache import KEYS_PER_BLOCK, KeyValueCache
 from groschen.model.operations import Kit
-from groschen.model.score import ROWS_AT_ONCE
+from groschen.model.rope import table_bytes
 
 _RUNTIME_BYTES = 400 << 20  # Python, torch and its threads, resident after import
 _FLOAT = 4
-# Bytes of the packed copy of one weight; None: as many as the weight itself. See model/products.py.
-_PACKED_BYTES = {"compiled": None, "onednn": None, "widened": 4, "plain": 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +27,13 @@ class Layout:
     weight_bytes: int  # of one weight, 2 for bfloat16
     activation_dtype: torch.dtype
     product: str  # "compiled", "onednn", "widened" or "plain"
+
+    @property
+    def copy_bytes(self) -> int:
+        """Of the copy of one weight that the products read; see model/products.py."""
+        if self.product == "plain":
+            return 0 if self.activation_dtype.itemsize == self.weight_bytes else _FLOAT
+        return _FLOAT if self.product == "widened" else self.weight_bytes
 
     @classmethod
     def of(cls, kit: Kit, weight_dtype: torch.dtype) -> "Layout":
@@ -44,7 +49,7 @@ class Layout:
 class MemoryPlan:
     """Bytes of each part, and what there is."""
 
-    runtime: int
+    runtime: int  # Python, torch, and the angles of all positions
     weights: int
     packed_weights: int
     master_weights: int  # float32, of what is trained
@@ -53,7 +58,7 @@ class MemoryPlan:
     reference: int  # frozen weights for a KL term
     cache: int  # keys and values of all rows that decode together
     activations: int  # of one micro-batch, kept for its gradient
-    logits: int  # of one chunk of the head, and their gradient
+    logits: int  # of the tokens that are scored together, their gradient, and what makes it
     available: int  # what this process may take, before any of the above
 
     @property
@@ -103,6 +108,7 @@ def plan_memory(
     available: int,
     cache_tokens: int,
     micro_batch_tokens: int,
+    scored_tokens: int,
     recomputes_layers: bool = False,
     adapter_weights: int | None = None,
     has_reference: bool = False,
@@ -110,18 +116,17 @@ def plan_memory(
     """The parts of a training run. Call `refuse_if_too_much` to refuse what exceeds `available`.
 
     cache_tokens: positions that are kept at once, a group's prompt once. micro_batch_tokens: of one forward
-    and backward pass. adapter_weights: of a LoRA adapter; None: every weight is trained.
+    and backward pass. scored_tokens: of them, how many have logits at once. adapter_weights: of a LoRA
+    adapter; None: every weight is trained.
     """
     total = parameter_count(config)
     trained = total if adapter_weights is None else adapter_weights
     weights = layout.weight_bytes * (total + (adapter_weights or 0))
-    per_weight = _PACKED_BYTES[layout.product]
-    per_weight = layout.weight_bytes if per_weight is None else per_weight
-    packed = per_weight * (body_weights(config) + head_weights(config))
+    packed = layout.copy_bytes * (body_weights(config) + head_weights(config))
     per_token = KeyValueCache.bytes_per_block(config, layout.activation_dtype) / KEYS_PER_BLOCK
     kept = activation_floats(config, recomputes_layers=recomputes_layers) * layout.activation_dtype.itemsize
     return MemoryPlan(
-        runtime=_RUNTIME_BYTES,
+        runtime=_RUNTIME_BYTES + table_bytes({layer.rope for layer in config.layers}, config.max_context),
         weights=weights,
         packed_weights=packed,
         master_weights=_FLOAT * trained,
@@ -130,7 +135,7 @@ def plan_memory(
         reference=weights + packed if has_reference else 0,
         cache=round(per_token * cache_tokens),
         activations=round((kept + per_token) * micro_batch_tokens),
-        logits=3 * _FLOAT * config.vocab_size * min(ROWS_AT_ONCE, micro_batch_tokens),
+        logits=3 * _FLOAT * config.vocab_size * min(scored_tokens, micro_batch_tokens),
         available=available,
     )
 
@@ -151,7 +156,7 @@ def refuse_if_too_much(memory: MemoryPlan) -> None:
 
 _ADVICE = {
     "activations": "lower the tokens of a micro-batch or recompute the layers",
-    "logits": "lower the tokens of a micro-batch or recompute the layers",
+    "logits": "lower the longest completion",
     "cache": "let fewer rows decode together or lower the longest completion",
     "optimizer": "train an adapter instead of every weight",
     "gradients": "train an adapter instead of every weight",

@@ -70,6 +70,8 @@ def test_keys_that_change_nothing_are_accepted(changes: dict[str, Any]) -> None:
         {"model_type": "mamba"},
         {"hidden_size": None},
         {"num_attention_heads": 5},
+        {"head_dim": 15},
+        {"num_hidden_layers": 4_000_000_000},
         {"sliding_window": 0, "model_type": "mistral", "layer_types": ["sliding_attention"] * 3},
         {"layer_types": ["full_attention"]},
         {"rope_scaling": {"rope_type": "linear"}},

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from groschen import machine
 from groschen.model import exactness, operations
-from groschen.model.build_kernels import library
+from groschen.model.build_kernels import Built, library
 from groschen.model.compiled import CompiledOperations
 from groschen.model.operations import Kit
 from groschen.model.portable import PortableOperations
@@ -70,6 +71,19 @@ def test_the_compiled_product_is_one_chain_of_fused_multiply_adds() -> None:
         chain = (chain.double() + x[:, k : k + 1].double() * weight[:, k].double()).float()
     found = kit.product.multiply(x, kit.product.pack(weight), 45, None)
     assert torch.equal(found, chain)
+
+
+def test_a_cpu_with_neither_kernels_nor_onednn_multiplies_bf16_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "has_onednn", lambda: False)
+    monkeypatch.setattr(operations, "library", lambda *, is_bf16: Built(None, "", "no compiler"))
+    kit = operations.kit_for(CPU, torch.bfloat16)
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(45, 70, generator=generator).bfloat16()
+    x = torch.randn(9, 70, generator=generator)
+    found = kit.product.multiply(x, kit.product.pack(weight), 45, None)
+    torch.testing.assert_close(found, x @ weight.float().t())
 
 
 @pytest.mark.parametrize("operation", ["rms_norm", "gate silu", "gate gelu", "rotate"])

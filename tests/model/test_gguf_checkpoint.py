@@ -170,6 +170,7 @@ def change(
         ({"qwen3.expert_count": integer(8)}, Unsupported, "'qwen3.expert_count'"),
         ({"qwen3.block_count": None}, BadFile, "no 'qwen3.block_count'"),
         ({"qwen3.block_count": text("two")}, BadFile, "expected a int"),
+        ({"qwen3.block_count": integer(4_000_000_000)}, BadFile, "is 4,000,000,000, expected at most 1,024"),
         (
             {"qwen3.attention.head_count": array(ValueKind.INT32, [4, 2])},
             Unsupported,
@@ -239,6 +240,16 @@ def test_rope_divisors_that_are_not_llama3_are_refused(tmp_path: Path) -> None:
         {"rope_freqs.weight": StoredTensor("rope_freqs.weight", (8,), kind, lambda: [divisors])},
     )
     with pytest.raises(Unsupported, match=r"rope_freqs\.weight"):
+        GgufCheckpoint(tmp_path / "m.gguf")
+
+
+@pytest.mark.parametrize("length", [-16, 1 << 40])
+def test_rope_divisors_for_heads_of_an_impossible_width_are_refused(tmp_path: Path, length: int) -> None:
+    export(tmp_path / "m.gguf", "llama")
+    width = MetadataValue(ValueKind.INT64, length)
+    keys = ("attention.key_length", "attention.value_length", "rope.dimension_count")
+    change(tmp_path / "m.gguf", {f"llama.{key}": width for key in keys})
+    with pytest.raises((BadFile, Unsupported), match=r"key_length|rope_freqs\.weight"):
         GgufCheckpoint(tmp_path / "m.gguf")
 
 

@@ -142,7 +142,18 @@ def test_a_tensor_in_two_shards_is_named(tmp_path: Path) -> None:
         SafetensorsFolder(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "[1]", "{", '{"weight_map": {}}', '{"weight_map": 3}', "\ufffd"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[1]",
+        "{",
+        '{"weight_map": {}}',
+        '{"weight_map": 3}',
+        "\ufffd",
+        pytest.param('{"a":' * 100_000, id="nested"),
+    ],
+)
 def test_an_unreadable_index_is_named(tmp_path: Path, content: str) -> None:
     shard(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text(content)

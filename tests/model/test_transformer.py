@@ -11,7 +11,7 @@ from torch import Tensor
 
 from groschen.model.config import ModelConfig
 from groschen.model.kvcache import Rows
-from groschen.model.score import token_logprobs
+from groschen.model.score import score
 from groschen.model.transformer import Transformer
 from groschen.records import Request, SamplingParams
 
@@ -58,12 +58,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def reference(variant: str, spread: float = 0.08) -> Any:
+def reference(variant: str, spread: float = 0.08, **more: Any) -> Any:
     """A transformers model with random weights whose norms and biases matter."""
     name, changes = VARIANTS[variant]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = getattr(transformers, name)(**{**_BASE, **changes})
+        config = getattr(transformers, name)(**{**_BASE, **changes, **more})
         config._attn_implementation = "eager"
         model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
     generator = torch.Generator().manual_seed(len(variant))
@@ -106,6 +106,18 @@ def test_fp32_logits_are_within_1e_4_of_transformers(variant: str) -> None:
         found = our_logits(copied(theirs, torch.float32), token_ids)
     assert expected.std() > 0.2
     assert (found - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("head_dim", [2, 4, 6, 12, 24, 40])
+def test_heads_that_leave_a_rest_beside_whole_vectors_are_computed_like_any(head_dim: int) -> None:
+    """As transformers, and with the bits of a row alone and of layers run one by one."""
+    theirs, token_ids = reference("llama", head_dim=head_dim), some_ids(3, 70)
+    ours = copied(theirs, torch.float32)
+    with torch.no_grad():
+        expected, found = theirs(token_ids).logits, our_logits(ours, token_ids)
+        assert torch.equal(our_logits(ours, token_ids[:1]), found[:1])
+    assert (found - expected).abs().max() < 1e-4
+    assert torch.equal(our_logits(ours, token_ids).detach(), found)
 
 
 def make_decisive(model: Any) -> None:
@@ -157,7 +169,7 @@ def test_gradients_of_a_training_forward_equal_those_of_transformers(variant: st
     (logits.gather(2, token_ids[:, 1:, None])[..., 0].flatten() * weights).sum().backward()
     rows = Rows.of_sequences([60, 60], torch.device("cpu"))
     hidden = ours(token_ids.flatten(), rows, ours.new_cache(8)).view(2, 60, -1)
-    logprobs, _ = token_logprobs(ours, hidden[:, :-1].flatten(0, 1), token_ids[:, 1:].flatten())
+    logprobs, _ = score(ours, hidden[:, :-1].flatten(0, 1), token_ids[:, 1:].flatten())
     (logprobs * weights).sum().backward()
     expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
     for name, parameter in ours.named_parameters():

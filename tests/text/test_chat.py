@@ -166,8 +166,15 @@ def test_messages_nested_too_deeply_are_refused() -> None:
     deep: object = "x"
     for _ in range(5000):
         deep = [deep]
-    with pytest.raises(BadRequest, match="nested too deeply"):
-        ChatTemplate("{{ messages | tojson }}").render([{"role": "user", "content": deep}])
+    messages, template = [{"role": "user", "content": deep}], ChatTemplate("{{ messages | tojson }}")
+    for call in (
+        lambda: template.render(messages),
+        lambda: template.encode(ours(byte_level()), messages),
+        lambda: template.encode_for_training(ours(byte_level()), messages),
+        lambda: template.render_spans(messages),
+    ):
+        with pytest.raises(BadRequest, match="nested too deeply"):
+            call()
 
 
 def test_names_of_arguments_are_no_settings() -> None:

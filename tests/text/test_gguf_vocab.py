@@ -228,6 +228,8 @@ def test_begin_and_end_tokens_are_added_only_if_the_file_says_so() -> None:
         ({"pre": "falcon"}, Unsupported, "pre-tokenizer 'falcon'"),
         ({"tokens": []}, BadFile, "0 tokens and 260 token types"),
         ({"token_type": [1, 2]}, BadFile, "260 tokens and 2 token types"),
+        ({"token_type": ["x"] * 260}, BadFile, "token_type in the GGUF file holds 'x', expected int"),
+        ({"model": "llama", "scores": ["x"] * 260}, BadFile, "holds 'x', expected float"),
         ({"merges": ["i zz"]}, BadFile, "merges 'i' and 'zz'"),
         ({"eos_token_id": 9999}, BadFile, "eos token is 9999"),
         ({"tokens": "text"}, BadFile, "expected a list"),

@@ -10,6 +10,9 @@ from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from groschen.errors import BadFile, Unsupported
+from groschen.model.gguf_format import MetadataValue, ValueKind
+from groschen.model.gguf_writer import array, integer, write_container
+from groschen.model.gguf_writer import text as written
 from groschen.text.load import load_text
 from text.samples import CONVERSATIONS, CORPUS, NASTY, byte_level, sentencepiece_like
 from text.test_chat import CHATML
@@ -230,6 +233,8 @@ def test_old_names_in_special_tokens_map_are_read(tmp_path: Path) -> None:
             b'{"added_tokens_decoder": {"x": {"content": "a"}}}',
             "added_tokens_decoder",
         ),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": {"5": "<x>"}}', "added_tokens_decoder"),
+        pytest.param("tokenizer_config.json", b'{"a":' * 100_000, "nested too deeply", id="nested"),
         ("tokenizer_config.json", b'{"chat_template": [{"name": "default"}]}', "chat_template"),
         ("config.json", b'{"vocab_size": 300}', "a tokenizer of [0-9]+ tokens for a model of 300"),
         ("generation_config.json", b"nonsense", "generation_config.json is no JSON"),
@@ -245,6 +250,17 @@ def test_missing_and_corrupt_files_are_one_clear_sentence(
         (tmp_path / name).write_bytes(content)
     with pytest.raises(BadFile, match=sentence):
         load_text(tmp_path)
+
+
+def test_a_gguf_file_is_known_without_its_suffix(tmp_path: Path) -> None:
+    def field(value: object) -> MetadataValue:
+        if isinstance(value, list):
+            return array(ValueKind.STRING if isinstance(value[0], str) else ValueKind.INT32, value)
+        return integer(value) if isinstance(value, int) else written(str(value))
+
+    fields = {key: field(value) for key, value in byte_level_metadata().items()}
+    write_container(tmp_path / "sha256-0a1b", fields, [])
+    assert load_text(tmp_path / "sha256-0a1b").tokenizer.encode("in<|im_end|>") == [256, 257]
 
 
 def test_missing_folder_and_lone_sentencepiece_file_say_what_to_do(tmp_path: Path) -> None:

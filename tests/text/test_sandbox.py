@@ -23,6 +23,8 @@ def grown(start: str, step: str, end: str = "") -> str:
 
 OFTEN = "{% for i in range(99999) %}"
 END = "{% endfor %}"
+TEXT = "{% set s = 'x' * 99999 %}"
+LARGE = "{% set a = [0] * 400000 %}{% set b = [a] * 1000 %}"
 HOSTILE = {
     "nested loops": OFTEN + OFTEN + END + END,
     "nested loops over one list": "{% set r = range(99999) | list %}"
@@ -82,6 +84,31 @@ HOSTILE = {
     "escapes": grown("'<'", "n.s | string | e | string | replace('&', '&&')"),
     "deep parentheses": "{{ " + "(" * 50_000 + "1" + ")" * 50_000 + " }}",
     "long source": "x" * 300_000,
+    "namespace of a large list": LARGE + "{{ namespace(a=b) }}",
+    "namespaces in a list": "{{ ([namespace(s='x' * 999999)] * 9999) | join(attribute='s') }}",
+    "view of a large list": LARGE + "{{ dict(a=b).items() }}",
+    "format of a name with an underscore": "{{ ('{_a}' * 20000).format(_a='x' * 1000000) }}",
+    "format of what a namespace holds": "{{ ('{0.s}' * 20000).format(namespace(s='x' * 1000000)) }}",
+    "copies by *": TEXT + OFTEN + "{% set x = s * 9 %}" + END,
+    "copies by %": TEXT + OFTEN + "{% set x = '%s' % s %}" + END,
+    "copies by slices": TEXT + OFTEN + "{% set x = s[1:] %}" + END,
+    "lists of an iterator": LARGE + "{{ ([{'a': a}] * 1000) | map(attribute='a') | join }}",
+    "searched iterator": "{% set a = ['x' * 999999] * 7 %}{% set b = ['x' * 999998 + 'x'] * 7 %}"
+    "{% if a in (([b] * 99) | map('default')) %}{% endif %}",
+    "changes of a large list": "{% set a = ['x' * 999999] * 99 %}{% set b = ['x' * 999998 + 'x'] * 99 %}"
+    "{% for i in range(99) %}{% if loop.changed(a if i % 2 else b) %}{% endif %}{% endfor %}",
+    "counted large lists": LARGE + "{% set c = [0] * 400000 %}{{ b.count(c) }}",
+    "recursive loop over long lists": "{% for i in range(99) %}{% for x in [range(99999)] recursive %}"
+    "{% if x is iterable %}{{ loop(x) }}{% endif %}{% endfor %}{% endfor %}",
+    "test within a filter": LARGE + "{{ range(1, 99) | select('in', a) | list }}",
+    "test that writes a large list": LARGE + "{{ b is lower }}",
+    "filter that writes a large list": LARGE + "{{ b | upper }}",
+    "argument that is a large list": LARGE + "{{ [1, 2] | join(b) }}",
+    "huge number in letters": "{% set x = ('f' * 999999) | int(0, 16) %}",
+    "sets of many keys": "{% set d = dict.fromkeys(range(99999)) %}"
+    "{% for i in range(99) %}{% set x = d.keys() - [] %}{% endfor %}",
+    "keys of large tuples": "{% set t = ((0,) * 400000,) * 1000 %}{{ {}[t] }}",
+    "wide separators in json": "{{ ([1] * 99999) | tojson(separators=('x' * 99999, ':')) }}",
 }
 
 
@@ -144,7 +171,8 @@ def test_messages_are_not_changed_by_a_template() -> None:
 
 def test_long_conversations_stay_far_below_the_limits() -> None:
     source = (
-        "{% for m in messages %}"
+        "{% set n = namespace(seen=[]) %}{% for m in messages %}"
+        "{% set n.seen = n.seen + messages[loop.index0:][:1] %}"
         "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('order') }}{% endif %}"
         "{% if '</t>' in m.content %}{{ m.content.split('</t>')[-1] | trim }}"
         "{% else %}{{ m.content ~ '\n' }}{% endif %}"
@@ -185,6 +213,19 @@ def test_the_budget_is_of_each_render_and_each_thread() -> None:
         ("{{ 7 // 2 }} {{ 2 ** 10 }} {{ 2 - 5 }} {{ messages[0]['content'][1:3] | upper }}", "3 1024 -3 EL"),
         ("{% for a, b in {'x': 1}.items() %}{{ a }}{{ b }}{{ loop.last }}{% endfor %}", "x1True"),
         ("{% for i in [1, 2, 3] %}{% if i == 2 %}{% continue %}{% endif %}{{ i }}{% endfor %}", "13"),
+        (
+            "{% for x in [[1, [2]], 3] recursive %}{% if x is iterable %}({{ loop(x) }}){% else %}{{ x }}"
+            "{% endif %}{% endfor %}",
+            "(1(2))3",
+        ),
+        (
+            "{{ 'b' is in 'abc' }} {{ 2 is eq 2 }} {{ [1, 2, 3] | select('in', [1, 3]) | join }}",
+            "True True 13",
+        ),
+        (
+            "{{ '1' in ([1] | map('string')) }} {{ [1, 2, 3][1:][::-1] }} {{ namespace(a=1) }}",
+            "True [3, 2] <Namespace>",
+        ),
     ],
 )
 def test_what_honest_templates_use_works(source: str, text: str) -> None:

@@ -91,6 +91,12 @@ def test_control_text_is_spelled_out_when_it_is_not_to_be_parsed() -> None:
     assert tokenizer.backend.token_to_id("<think>") in spelled  # a tag, not a control token
 
 
+def test_a_tag_stays_in_the_text_where_its_vocabulary_calls_it_special() -> None:
+    tokenizer = ours(byte_level(special=("<think>", "<tool_call>", "<|im_end|>")), "<|im_end|>")
+    ids = tokenizer.encode("<think>a<tool_call>b<|im_end|>")
+    assert tokenizer.decode(ids, skip_special=True) == "<think>a<tool_call>b"
+
+
 def test_spelled_out_ids_equal_transformers_split_special_tokens() -> None:
     backend = byte_level()
     reference = PreTrainedTokenizerFast(tokenizer_object=backend, split_special_tokens=True)

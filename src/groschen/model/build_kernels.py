@@ -39,7 +39,7 @@ class Built:
 
 @cache
 def library(*, is_bf16: bool) -> Built:
-    """The kernels for bfloat16 or float32 activations, compiled at the first call (about three seconds)."""
+    """The kernels for bfloat16 or float32 activations, compiled at the first call (about five seconds)."""
     if machine.kernels_are_switched_off():
         return Built(None, "", "switched off by GROSCHEN_KERNELS=off")
     compiler = _find_compiler()
@@ -71,7 +71,7 @@ def _find_compiler() -> str | None:
 
 def _digest(compiler: str, flags: tuple[str, ...]) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    digest = hashlib.sha256(repr((version, flags, machine.cpu_name(), sorted(machine.cpu_flags()))).encode())
+    digest = hashlib.sha256(repr((version, flags, machine.cpu_name(), machine.cpu_features())).encode())
     folder = resources.files("groschen.model") / "kernels"
     for name in ("vectors.h", "quantized.h", *SOURCES):
         digest.update((folder / name).read_bytes())

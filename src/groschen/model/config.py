@@ -17,6 +17,7 @@ Raw = Mapping[str, Any]
 
 # What a family means where its config.json does not say so: (normal form, default of attention_bias)
 _FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text")
+_MOST_LAYERS = 1024
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 _READ = frozenset(
     "model_type architectures vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads "
@@ -108,6 +109,8 @@ class ModelConfig:
         num_heads, width = _count(raw, "num_attention_heads"), _count(raw, "hidden_size")
         kv_heads = _count(raw, "num_key_value_heads", num_heads)
         head_width = _count(raw, "head_dim", 256 if is_gemma else width // num_heads)
+        if head_width % 2:
+            raise BadFile(f"config.json: heads of {head_width} numbers have no two halves for RoPE to rotate")
         if num_heads % kv_heads:
             raise BadFile(
                 f"config.json: {num_heads} attention heads cannot share {kv_heads} key/value heads evenly"
@@ -166,6 +169,12 @@ def _count(raw: Raw, key: str, default: int | None = None) -> int:
     return value
 
 
+def check_depth(num_layers: int, where: str) -> None:
+    """Raises BadFile for more layers than any model has, before a list of so many is made."""
+    if num_layers > _MOST_LAYERS:
+        raise BadFile(f"{where} is {num_layers:,}, expected at most {_MOST_LAYERS:,}; get the file again")
+
+
 def _number_or_none(raw: Raw, key: str) -> float | None:
     return None if raw.get(key) is None else float(raw[key])
 
@@ -198,6 +207,7 @@ def _read_layers(raw: Raw, family: str, head_width: int) -> tuple[LayerConfig, .
 def _layer_kinds(raw: Raw, family: str) -> list[str]:
     """`layer_types`, or what the family meant before that key existed."""
     count = _count(raw, "num_hidden_layers")
+    check_depth(count, "config.json: 'num_hidden_layers'")
     kinds = raw.get("layer_types")
     if kinds is None:
         kinds = [_kind_by_rule(raw, family, index) for index in range(count)]

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from groschen.errors import BadFile, Unsupported
+from groschen.model.config import check_depth
 from groschen.model.gguf_format import GgufFile
 from groschen.model.gguf_names import ARCHITECTURES, Architecture
 from groschen.model.gguf_rope import llama3_scaling
@@ -112,6 +113,7 @@ def config_of_gguf(
         config[name] = _get(file, architecture, key, int, fallback)
         if config[name] < 1:
             raise BadFile(f"'{architecture.name}.{key}' of {file.path} is {config[name]}; get the file again")
+    check_depth(config["num_hidden_layers"], f"'{architecture.name}.block_count' of {file.path}")
     config |= {
         "vocab_size": shapes["model.embed_tokens.weight"][0],
         "head_dim": _head_dim(file, architecture, config),
@@ -174,6 +176,10 @@ def _head_dim(file: GgufFile, architecture: Architecture, config: Mapping[str, A
         int,
         config["hidden_size"] // config["num_attention_heads"],
     )
+    if head_dim < 1:
+        raise BadFile(
+            f"'{architecture.name}.attention.key_length' of {file.path} is {head_dim}; get the file again"
+        )
     for key in ("attention.value_length", "rope.dimension_count"):
         other = _get(file, architecture, key, int, head_dim)
         if other != head_dim:

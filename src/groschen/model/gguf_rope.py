@@ -82,7 +82,8 @@ def llama3_scaling(divisors: Tensor, theta: float, head_dim: int) -> dict[str, A
     found = divisors.float()
     if bool((found == 1).all()):
         return {}
-    for context in _TRAINED_CONTEXTS:
+    is_whole = found.shape == (head_dim // 2,)  # else no tensor of `head_dim`, a number of the file, is made
+    for context in _TRAINED_CONTEXTS if is_whole else ():
         scaling = {
             "rope_type": "llama3",
             "factor": round(float(found.max()), 4),
@@ -91,7 +92,7 @@ def llama3_scaling(divisors: Tensor, theta: float, head_dim: int) -> dict[str, A
             "original_max_position_embeddings": context,
         }
         expected = llama3_divisors(Rope(theta, scaling=scaling), head_dim)
-        if expected.shape == found.shape and torch.allclose(found, expected, rtol=1e-3, atol=0):
+        if torch.allclose(found, expected, rtol=1e-3, atol=0):
             return scaling
     raise Unsupported(
         "the tensor 'rope_freqs.weight' is not llama3's rope scaling, the only one recognised; "

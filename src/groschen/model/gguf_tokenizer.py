@@ -3,7 +3,7 @@
 Leaves out reading such metadata (`text/`) and tokenizers other than byte-level BPE and BPE with byte fallback
 (SentencePiece). llama.cpp splits text before BPE by rules that it only knows by name; a tokenizer whose rules
 have no such name is refused, since a wrong name gives other tokens without any error.
-Sources: llama.cpp's llama-vocab.cpp (names and rules), gguf-py's constants.py (keys, token types).
+Sources: llama.cpp's llama-vocab.cpp, gguf-py's constants.py (keys, token types).
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any
 
 from groschen.errors import BadFile, Unsupported
 from groschen.model.gguf_format import MetadataValue, ValueKind
+from groschen.model.gguf_splits import GPT2, SPLITS
 from groschen.model.gguf_writer import array, boolean, integer, text
 
 Json = Mapping[str, Any]
@@ -21,43 +22,10 @@ Json = Mapping[str, Any]
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6  # llama.cpp's token types
 _SPACE = "\u2581"  # SentencePiece's visible space
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
-_GPT2 = "ByteLevel"  # stands for the expression that is built into the ByteLevel pre-tokenizer
-_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
-_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_SHORT_FORMS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_MARKED_WORDS = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+SHORT"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*SHORT"
-)
-_MARKED_REST = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_LLAMA3 = f"{_SHORT_FORMS}|{_WORDS}|\\p{{N}}{{1,3}}|{_REST}"
 
-# Expressions that split the text, and whether a word that is a token skips BPE: llama.cpp's name for both.
-_PRE_TOKENIZERS: dict[tuple[tuple[str, ...], bool], str] = {
-    ((_GPT2,), False): "gpt-2",
-    ((r"\p{N}", _GPT2), False): "smollm",
-    ((f"{_SHORT_FORMS}|{_WORDS}|\\p{{N}}|{_REST}",), False): "qwen2",
-    ((_LLAMA3,), True): "llama-bpe",
-    ((_LLAMA3,), False): "dbrx",
-    ((f"{_MARKED_WORDS.replace('SHORT', '')}|\\p{{N}}|{_MARKED_REST}",), True): "tekken",
-    (
-        (f"{_MARKED_WORDS.replace('SHORT', _SHORT_FORMS + '?')}|\\p{{N}}{{1,3}}|{_MARKED_REST}",),
-        False,
-    ): "gpt-4o",
-    (
-        (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+", r"\p{N}"),
-        False,
-    ): "deepseek-coder",
-    (
-        (
-            r"\p{N}{1,3}",
-            "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
-            r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
-            r"""| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+""",
-        ),
-        False,
-    ): "deepseek-v3",
-}
+# Rules that split the text, and whether a word that is a token skips BPE: llama.cpp's name for both. Of names
+# with the same rules the first stands.
+_PRE_TOKENIZERS = {(split.rules, split.keeps_words): name for name, split in reversed(SPLITS.items())}
 
 
 @dataclass(slots=True)
@@ -154,7 +122,7 @@ def _pre_tokenizer_name(tokenizer: Json, ignores_merges: bool) -> str:
     rules = tuple(rule for part in _parts(tokenizer.get("pre_tokenizer")) for rule in _rules(part))
     name = _PRE_TOKENIZERS.get((rules, ignores_merges))
     if name is None:
-        known = ", ".join(sorted(set(_PRE_TOKENIZERS.values())))
+        known = ", ".join(sorted(_PRE_TOKENIZERS.values()))
         raise Unsupported(
             f"llama.cpp has no known name for how this tokenizer splits text, {json.dumps(rules)[:200]} with "
             f"ignore_merges {ignores_merges}; known are {known}"
@@ -180,7 +148,7 @@ def _rules(part: Json) -> Iterator[str]:
     elif kind != "ByteLevel":
         yield json.dumps(part)
     elif part.get("use_regex", True):
-        yield _GPT2
+        yield GPT2
 
 
 def _scores(vocabulary: _Vocabulary, merges: list[str]) -> list[float]:

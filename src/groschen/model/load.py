@@ -7,7 +7,10 @@ from groschen import machine
 from groschen.errors import DoesNotFit
 from groschen.model.checkpoint import Checkpoint, check_names, copy_weights, load_weights, open_checkpoint
 from groschen.model.config import ModelConfig
+from groschen.model.operations import kit_for
+from groschen.model.products import PlainProduct, WidenedProduct
 from groschen.model.quantized import Weights
+from groschen.model.rope import table_bytes
 from groschen.model.transformer import Linear, Transformer
 
 _SPARE_BYTES = 300_000_000  # for Python, torch and one tensor on its way
@@ -65,23 +68,46 @@ def check_memory(
     weights: Weights = Weights.PLAIN,
 ) -> None:
     """Raises DoesNotFit if what the weights will take is more than the free memory of the device."""
-    numbers = sum(torch.Size(shape).numel() for shape in checkpoint.names().values())
-    embedding = config.vocab_size * config.width
-    layers = numbers - embedding * (1 if config.has_tied_head else 2)
+    needed = resident_bytes(checkpoint, config, dtype, device, weights) + _SPARE_BYTES
     kind, copy = str(dtype).removeprefix("torch."), "its packed copy"
-    if weights is Weights.PLAIN:
-        copies = 0 if device.type == "cuda" else layers + embedding
-        needed = (numbers + copies) * dtype.itemsize + _SPARE_BYTES
-    else:
-        head_bits = Weights.INT8.bits_per_weight
-        one_product = max(0 if config.has_tied_head else embedding, 2 * config.mlp_width * config.width)
-        needed = int(layers * weights.bits_per_weight + embedding * head_bits) // 8 + _SPARE_BYTES
-        needed += (embedding + one_product) * dtype.itemsize
+    if weights is not Weights.PLAIN:
+        head = 0 if config.has_tied_head else config.vocab_size * config.width
+        needed += max(head, 2 * config.mlp_width * config.width) * dtype.itemsize  # one product on its way
         kind, copy = str(weights), f"its embedding as {kind}"
     free = machine.free_memory_bytes(device)
     if needed > free:
+        numbers = _count(checkpoint)
         raise DoesNotFit(
             f"{checkpoint.source} has {numbers / 1e6:,.0f} million parameters and needs {needed / 1e9:.1f} "
-            f"GB as {kind} with {copy}, {free / 1e9:.1f} GB are free; "
-            "close other programs or use a smaller model"
+            f"GB as {kind} with {copy} and the angles of {config.max_context:,} positions, "
+            f"{free / 1e9:.1f} GB are free; close other programs or use a smaller model"
         )
+
+
+def resident_bytes(
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    weights: Weights = Weights.PLAIN,
+) -> int:
+    """What stays in memory: the weights, the copy that products read, and the angles of all positions."""
+    numbers, embedding = _count(checkpoint), config.vocab_size * config.width
+    layers = numbers - embedding * (1 if config.has_tied_head else 2)
+    angles = table_bytes({layer.rope for layer in config.layers}, config.max_context)
+    if weights is Weights.PLAIN:
+        return numbers * dtype.itemsize + (layers + embedding) * _copy_bytes(device, dtype) + angles
+    bits = layers * weights.bits_per_weight + embedding * Weights.INT8.bits_per_weight
+    return int(bits) // 8 + embedding * dtype.itemsize + angles
+
+
+def _count(checkpoint: Checkpoint) -> int:
+    return sum(torch.Size(shape).numel() for shape in checkpoint.names().values())
+
+
+def _copy_bytes(device: torch.device, dtype: torch.dtype) -> int:
+    """Bytes of the packed copy of one number of a weight; 0 where products read the weight itself."""
+    product = kit_for(device, dtype).product
+    if isinstance(product, PlainProduct):
+        return 0 if product.dtype in (None, dtype) else torch.float32.itemsize
+    return torch.float32.itemsize if isinstance(product, WidenedProduct) else dtype.itemsize

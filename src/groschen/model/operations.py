@@ -78,21 +78,20 @@ class Kit:
 
     operations: Operations
     product: Product
-    why_not_compiled: str = ""
 
 
 def kit_for(device: torch.device, weight_dtype: torch.dtype) -> Kit:
     """Decided by the machine and the types alone, never by timing."""
     if device.type != "cpu":
-        return Kit(PortableOperations(weight_dtype), PlainProduct(), "the kernels are for CPUs")
+        return Kit(PortableOperations(weight_dtype), PlainProduct())
     is_native = weight_dtype == torch.bfloat16 and machine.has_fast_bf16()
     activation_dtype = torch.bfloat16 if is_native else torch.float32
     built = library(is_bf16=is_native)
     if built.library is None:
-        product: Product = (
-            OneDnnProduct() if is_native else WidenedProduct() if machine.has_onednn() else PlainProduct()
-        )
-        return Kit(PortableOperations(activation_dtype), product, built.why_not)
+        portable = PortableOperations(activation_dtype)
+        if is_native:
+            return Kit(portable, OneDnnProduct())
+        return Kit(portable, WidenedProduct() if machine.has_onednn() else PlainProduct(activation_dtype))
     compiled = CompiledOperations(built.library, activation_dtype)
     return Kit(compiled, OneDnnProduct() if is_native else CompiledProduct(compiled))
 

@@ -199,14 +199,15 @@ class WidenedProduct(TorchGradients):
 class PlainProduct(TorchGradients):
     """torch's own product; rows are padded to what the device's kernels need to be alike."""
 
+    dtype: torch.dtype | None = None  # of the activations, where the weights may have another one
     name: str = "plain"
 
     def pack(self, weight: Tensor, into: Tensor | None = None) -> Tensor:
-        """The weight itself: nothing is copied."""
-        return weight.detach()
+        """The weight itself where it has the activations' type, else a copy of that type."""
+        return weight.detach() if self.dtype is None else weight.detach().to(self.dtype)
 
     def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
-        """x: [N, inputs] of the weight's type."""
+        """x: [N, inputs] of the packed weight's type."""
         count = x.shape[0]
         missing = -count % 8 if x.dtype == torch.float32 else max(0, 2 - count)
         y = F.linear(F.pad(x, (0, 0, 0, missing)) if missing else x, packed, bias)

@@ -5,7 +5,7 @@ YaRN (arXiv 2309.00071), each as transformers 5 computes it. Leaves out the rota
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,4 +156,11 @@ def _yarn(plain: Tensor, rope: RopeConfig) -> Tensor:
 def tables(rope: RopeConfig, num_positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines of positions 0 .. num_positions - 1, each [P, E / 2] float32."""
     angles = torch.outer(torch.arange(num_positions).float(), frequencies(rope))
-    return (angles.cos() * rope.magnitude).to(device), (angles.sin() * rope.magnitude).to(device)
+    cosines = angles.cos().mul_(rope.magnitude)
+    sines = angles.sin_().mul_(rope.magnitude)  # in place: a context of a million positions is 0.5 GB
+    return cosines.to(device), sines.to(device)
+
+
+def table_bytes(ropes: Iterable[RopeConfig], num_positions: int) -> int:
+    """Bytes of `tables` for all of them; making them takes no more."""
+    return sum(2 * (rope.head_width // 2) * num_positions * torch.float32.itemsize for rope in ropes)

@@ -129,6 +129,8 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(raw)
     except ValueError as error:  # of the JSON or of its UTF-8
         raise BadFile(f"{path} is not valid JSON ({error}); get the file again") from error
+    except RecursionError as error:
+        raise BadFile(f"{path} is nested too deeply for a file of a model; get the file again") from error
     if not isinstance(content, dict):
         raise BadFile(f"{path} holds a JSON {type(content).__name__}, expected an object; get the file again")
     return content

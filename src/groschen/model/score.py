@@ -1,23 +1,20 @@
 """Log probabilities of given tokens, as a trainer needs them: the same bits that the engine drew with, and a
 gradient.
 
-The head runs on a few hundred rows at a time and its logits are computed again for the gradient, so that [N,
-V] is never held: at 2,048 tokens of a 152 k vocabulary that would be 1.2 GB, three times over.
+Leaves out which rows are scored at once: the caller decides, because [N, V] logits are held until the
+gradient is taken, and at 2,048 tokens of a 152 k vocabulary they would be 1.2 GB.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from groschen.model.operations import Operations
 from groschen.model.transformer import Transformer
 
-ROWS_AT_ONCE = 256  # 256 rows of 152 k logits are 156 MB
 
-
-def token_logprobs(
+def score(
     model: Transformer, hidden_ND: Tensor, token_ids_N: Tensor, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Logprob of token n under the distribution that hidden row n gives, and that distribution's entropy.
@@ -25,24 +22,6 @@ def token_logprobs(
     hidden: [N, D], of the positions before the tokens. Returns two [N] float32, nat; only the first has a
     gradient.
     """
-    logprobs, entropies = [], []
-    for start in range(0, len(token_ids_N), ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
-        if torch.is_grad_enabled() and hidden_ND.requires_grad:
-            scored = checkpoint(
-                score, model, hidden_ND[part], token_ids_N[part], temperature, use_reentrant=False
-            )
-        else:
-            scored = score(model, hidden_ND[part], token_ids_N[part], temperature)
-        logprobs.append(scored[0])
-        entropies.append(scored[1])
-    return torch.cat(logprobs), torch.cat(entropies)
-
-
-def score(
-    model: Transformer, hidden_ND: Tensor, token_ids_N: Tensor, temperature: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """As `token_logprobs`, all rows at once: [N, V] logits are held until the gradient is taken."""
     logits_NV = model.logits(hidden_ND)
     inverses_N = torch.full((len(token_ids_N),), 1.0 / temperature, device=logits_NV.device)
     scored: tuple[Tensor, Tensor] = _Score.apply(  # type: ignore[no-untyped-call]

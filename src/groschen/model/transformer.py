@@ -314,10 +314,14 @@ class Transformer(nn.Module):
         return self
 
     def pack(self) -> None:
-        """Pack every weight now instead of at its first use, layer by layer."""
+        """Pack every weight and make the angles now instead of at their first use: what is free after that is
+        free.
+        """
         for module in self.modules():
             if isinstance(module, Linear):
                 module.pack()
+        for layer in self.config.layers:
+            self.angles(layer.rope)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor under the name that a Hugging Face checkpoint gives it, as views that can be written

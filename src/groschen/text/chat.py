@@ -17,7 +17,8 @@ import jinja2
 from groschen.errors import BadRequest, Unsupported
 from groschen.text.guard import Encoded, Guard, unused_characters
 from groschen.text.messages import Mark, Message, plain, plain_messages, texts
-from groschen.text.sandbox import Sandbox, TemplateLimit, TemplateRefusal
+from groschen.text.sandbox import Sandbox, TemplateRefusal
+from groschen.text.sandbox_limits import TemplateLimit
 from groschen.text.tokenizer import Tokenizer
 
 
@@ -110,7 +111,7 @@ class ChatTemplate:
         Raises Unsupported if the template has no `{% generation %}`: a mask that was guessed would train the
         wrong tokens.
         """
-        marks = unused_characters(texts([messages, tools, settings, self._source(tools)]), 3)
+        marks = self._unused(3, messages, tools, settings)
         encoded, spans = self._encode(tokenizer, messages, tools, False, trusted_roles, settings, marks[1:])
         return Trained(encoded.ids, [any(start <= at < end for start, end in spans) for at in encoded.starts])
 
@@ -120,7 +121,7 @@ class ChatTemplate:
         """A whole conversation as text, with the spans that are the assistant's; errors as in
         encode_for_training.
         """
-        marks = unused_characters(texts([messages, tools, settings, self._source(tools)]), 2)
+        marks = self._unused(2, messages, tools, settings)
         chat = self._variables(messages, tools, settings)
         return self._render_spans(chat, marks)
 
@@ -135,7 +136,7 @@ class ChatTemplate:
         span_marks: str,
     ) -> tuple[Encoded, tuple[tuple[int, int], ...]]:
         guard = self._guard_for(tokenizer)
-        mark = unused_characters(texts([messages, tools, settings, self._source(tools), span_marks]), 1)
+        mark = self._unused(1, messages, tools, settings, span_marks)
         chat = self._variables(messages, tools, settings, lambda text: guard.mark(text, mark), trusted_roles)
         if not span_marks:
             text = self._render(chat, add_generation_prompt=add_generation_prompt)
@@ -145,6 +146,18 @@ class ChatTemplate:
         before = [rendered.text[:at].count(mark) for span in rendered.spans for at in span]
         flat = [at - num_marks for at, num_marks in zip(sum(rendered.spans, ()), before, strict=True)]
         return guard.encode(rendered.text, mark), tuple(zip(flat[::2], flat[1::2], strict=True))
+
+    def _unused(
+        self,
+        count: int,
+        messages: Sequence[Message],
+        tools: Sequence[Message] | None,
+        settings: Mapping[str, object],
+        taken: str = "",
+    ) -> str:
+        """So many characters that neither these, nor the template, nor `taken` hold."""
+        with _readable_errors("of this model"):
+            return unused_characters(texts([messages, tools, settings, self._source(tools), taken]), count)
 
     def _variables(
         self,

@@ -3,22 +3,21 @@
 Two kinds: `gpt2`, byte-level BPE with its merges and the name of its pre-tokenizer; and `llama`, a
 SentencePiece vocabulary with scores. SentencePiece joins the neighbours whose union has the best score, so
 the same is said as BPE with the merges in the order of the scores. Keys and token types: the GGUF
-specification. What each pre-tokenizer's name means: the tokenizer.json of the model it was named after,
-checked against llama.cpp's own test ids.
+specification. What each pre-tokenizer's name means: `groschen.model.gguf_splits`.
 
 Leaves out: reading the file, WordPiece, Unigram and RWKV vocabularies, and every pre-tokenizer that is not in
 the table: they are refused by name, because a wrong split gives other ids without any error.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 
 from groschen.errors import BadFile, Unsupported
+from groschen.model.gguf_splits import SAME_SPLIT, SPLITS
 from groschen.text.pieces import METASPACE
 from groschen.text.tokenizer import SpecialIds, Tokenizer
 
@@ -37,71 +36,6 @@ class TokenType(IntEnum):
     BYTE = 6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Split:
-    """How a byte-level vocabulary cuts a text before it merges bytes."""
-
-    patterns: tuple[str, ...] = ()  # regular expressions, one after the other; none: GPT-2's
-    digits: bool = False  # every digit alone, before GPT-2's
-    composes: bool = False  # Unicode's NFC first
-    keeps_words: bool = False  # a piece that is a token as a whole is that token, whatever its merges say
-    adds_bos: bool = False  # unless tokenizer.ggml.add_bos_token says otherwise
-
-
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
-_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
-_SIGNS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
-_LLAMA3 = rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}{{1,3}}|{_SIGNS}|{_SPACES}"
-_QWEN2 = rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}|{_SIGNS}|{_SPACES}"
-_QWEN35 = (
-    rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}"
-    rf"| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACES}"
-)
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_LOWER_END = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+"
-_UPPER_END = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
-_SLASHED = rf" ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
-_TEKKEN = rf"{_LOWER_END}|{_UPPER_END}|\p{{N}}|{_SLASHED}"
-_GPT4O = rf"{_LOWER_END}{_CONTRACTIONS}?|{_UPPER_END}{_CONTRACTIONS}?|\p{{N}}{{1,3}}|{_SLASHED}"
-_DEEPSEEK_V3 = (
-    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
-    rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_SPACES}"
-)
-
-_SPLITS = {
-    "gpt-2": _Split(),
-    "smollm": _Split(digits=True),
-    "llama-bpe": _Split(patterns=(_LLAMA3,), keeps_words=True, adds_bos=True),
-    "dbrx": _Split(patterns=(_LLAMA3,)),
-    "qwen2": _Split(patterns=(_QWEN2,), composes=True),
-    "qwen35": _Split(patterns=(_QWEN35,), composes=True),
-    "deepseek-r1-qwen": _Split(patterns=(_QWEN2,)),
-    "deepseek-coder": _Split(
-        patterns=(
-            r"[\r\n]",
-            r"\s?\p{L}+",
-            r"\s?\p{P}+",
-            "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+",
-            r"\p{N}",
-        )
-    ),
-    "deepseek-v3": _Split(
-        patterns=(r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", _DEEPSEEK_V3)
-    ),
-    "tekken": _Split(patterns=(_TEKKEN,), keeps_words=True, adds_bos=True),
-    "gpt-4o": _Split(patterns=(_GPT4O,)),
-}
-_SAME_SPLIT = {
-    "llama3": "llama-bpe",
-    "llama-v3": "llama-bpe",
-    "pixtral": "llama-bpe",
-    "starcoder": "smollm",
-    "refact": "smollm",
-    "command-r": "smollm",
-    "phi-2": "gpt-2",
-    "llama4": "gpt-4o",
-}
 # Texts with which chat models end a turn; a file names only one of them as its end token.
 _ENDS = (
     "<|im_end|>",
@@ -146,11 +80,11 @@ def tokenizer_from_gguf(metadata: Metadata) -> Tokenizer:
 
 def _byte_level(metadata: Metadata, real: dict[int, str], types: list[int]) -> tuple[Backend, bool]:
     name = metadata.get("tokenizer.ggml.pre", "default")
-    split = _SPLITS.get(_SAME_SPLIT.get(str(name), str(name)))
+    split = SPLITS.get(SAME_SPLIT.get(str(name), str(name)))
     if split is None:
         raise Unsupported(
             f"the GGUF file's vocabulary is cut by the pre-tokenizer {name!r} (tokenizer.ggml.pre), which is "
-            f"not known here; known are {', '.join(sorted({*_SPLITS, *_SAME_SPLIT}))}; use the model's "
+            f"not known here; known are {', '.join(sorted({*SPLITS, *SAME_SPLIT}))}; use the model's "
             "Hugging Face folder instead"
         )
     pairs = [merge.partition(" ") for merge in _list(metadata, "tokenizer.ggml.merges", str)]
@@ -280,8 +214,13 @@ def _is_spaces(token: str) -> bool:
     return token.strip(METASPACE) == ""
 
 
-def _list(metadata: Metadata, key: str, kind: Callable[[Any], _Item]) -> list[_Item]:
+def _list(metadata: Metadata, key: str, kind: type[_Item]) -> list[_Item]:
     values = metadata.get(key, [])
     if not isinstance(values, list | tuple):
         raise BadFile(f"{key} in the GGUF file is of the type {type(values).__name__}; expected a list")
-    return [kind(value) for value in values]
+    for value in values:
+        if not isinstance(value, kind):
+            raise BadFile(
+                f"{key} in the GGUF file holds {value!r}, expected {kind.__name__}; convert it again"
+            )
+    return list(values)

@@ -38,7 +38,7 @@ def load_text(source: str | Path | Metadata, *, num_rows: int | None = None) -> 
     """
     if isinstance(source, Mapping):
         text = _from_metadata(source, "the GGUF file")
-    elif Path(source).suffix == ".gguf":
+    elif Path(source).suffix == ".gguf" or Path(source).is_file():  # caches name files by their digest alone
         text = _from_metadata(read_gguf(Path(source)).metadata, str(source))
     else:
         folder = Path(source)
@@ -132,7 +132,7 @@ def _listed_tokens(settings: Json, folder: Path) -> list[tuple[int, AddedToken]]
     """The entries of added_tokens_decoder in the order of their ids."""
     listed = settings.get("added_tokens_decoder", {})
     if not isinstance(listed, dict) or not all(
-        name.isdecimal() and _content(listed[name]) for name in listed
+        name.isdecimal() and isinstance(entry, dict) and _content(entry) for name, entry in listed.items()
     ):
         raise BadFile(
             f"{folder / TOKENIZER_CONFIG} has an added_tokens_decoder that is no object of ids to tokens; "
@@ -229,6 +229,8 @@ def _parsed(path: Path, content: str) -> Json:
         value = json.loads(content)
     except json.JSONDecodeError as error:
         raise BadFile(f"{path} is no JSON: {error}; it may be truncated: get it again") from error
+    except RecursionError as error:
+        raise BadFile(f"{path} is nested too deeply for a file of a model; get it again") from error
     if not isinstance(value, dict):
         raise BadFile(f"{path} holds a {type(value).__name__}; expected an object: get it again")
     return value

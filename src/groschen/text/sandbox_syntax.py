@@ -1,8 +1,9 @@
 """What the sandbox changes in a template before it is compiled: charges in every loop, and the generation
 tag.
 
-The environment that compiles the template must have the methods `charge`, `charged`, `charged_loop` and
-`joined`, and `state.span_marks` (`groschen.text.sandbox`). Leaves out: what anything costs.
+The environment that compiles the template must have the methods `charge`, `charged`, `charged_loop`,
+`copied`, `joined` and `searched`, and `state.span_marks` (`groschen.text.sandbox`). Leaves out: what anything
+costs, and the charges for filters and tests.
 """
 
 from typing import cast
@@ -12,10 +13,6 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.runtime import Macro
 from jinja2.visitor import NodeTransformer
-
-_COMPARING_TESTS = frozenset(
-    "eq equalto == ne != lt lessthan < le <= gt greaterthan > ge >= in sameas".split()
-)
 
 
 class GenerationTag(Extension):
@@ -44,7 +41,16 @@ class Charging(NodeTransformer):
         weight = 1 + sum(1 for _ in node.find_all(nodes.Node)) // 16
         self.generic_visit(node)
         node.iter = _call("charged_loop", [cast("nodes.Expr", node.iter), nodes.Const(weight)], node)
+        if node.recursive:  # it may call itself with other items
+            turn = nodes.ExprStmt(_call("charge", [nodes.Const(weight)], node))
+            node.body.insert(0, turn.set_lineno(node.lineno))
         return node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        """Charge for slices: each is a copy."""
+        self.generic_visit(node)
+        is_slice = isinstance(node.arg, nodes.Slice) and node.ctx == "load"
+        return _call("copied", [node], node) if is_slice else node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         """The operator ~ goes through `joined`."""
@@ -56,14 +62,7 @@ class Charging(NodeTransformer):
         self.generic_visit(node)
         node.expr = _charged(node.expr)
         for operand in node.ops:
-            operand.expr = _charged(operand.expr)
-        return node
-
-    def visit_Test(self, node: nodes.Test) -> nodes.Node:  # noqa: N802
-        """Charge for tests that compare."""
-        self.generic_visit(node)
-        if node.name in _COMPARING_TESTS:
-            node.node = _charged(node.node)
+            operand.expr = _charged(operand.expr, "searched" if operand.op in ("in", "notin") else "charged")
         return node
 
     def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802
@@ -82,9 +81,9 @@ class Charging(NodeTransformer):
         return _charged(node) if node.ctx == "load" else node
 
 
-def _charged(node: nodes.Expr) -> nodes.Expr:
+def _charged(node: nodes.Expr, method: str = "charged") -> nodes.Expr:
     # A literal text or number needs no charge at run time.
-    return node if isinstance(node, nodes.Const) else _call("charged", [node], node)
+    return node if isinstance(node, nodes.Const) else _call(method, [node], node)
 
 
 def _call(method: str, args: list[nodes.Expr], at: nodes.Node) -> nodes.Call:

@@ -63,7 +63,11 @@ class Tokenizer:
         self.bos_id = special.bos
         self.pad_id = special.pad if special.pad is not None else (*special.eos, 0)[0]
         self.unk_id = special.unk
-        self.special_ids = frozenset(i for i, token in added.items() if token.special or i in named)
+        self.special_ids = frozenset(
+            i
+            for i, token in added.items()
+            if i in named or (token.special and token.content not in _PLAIN_TAGS)
+        )
         self.control: dict[str, int] = {
             token.content: i
             for i, token in added.items()

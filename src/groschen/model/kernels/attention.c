@@ -81,7 +81,13 @@ static void block_values(const float *weights, int64_t stride, const activation 
                          float *sums, int rows) {
     int64_t e = 0;
     for (; e + 4 * LANES <= width; e += 4 * LANES) value_columns(weights, stride, values, width, keys, sums, rows, e, 4);
-    for (; e < width; e += LANES) value_columns(weights, stride, values, width, keys, sums, rows, e, 1);
+    for (; e + LANES <= width; e += LANES) value_columns(weights, stride, values, width, keys, sums, rows, e, 1);
+    for (; e < width; e++) /* what a width leaves that is no multiple of LANES: the same chain, number by number */
+        for (int r = 0; r < rows; r++) {
+            float sum = sums[r * width + e];
+            for (int64_t s = 0; s < keys; s++) sum = fmaf(weights[r * stride + s], get(values + s * width + e), sum);
+            sums[r * width + e] = sum;
+        }
 }
 
 INLINE vfloat cap(vfloat score, float softcap) { /* softcap * tanh(score / softcap) */

@@ -24,7 +24,7 @@ class SamplingParams:
     refused.
     """
 
-    max_tokens: int | None = None  # new tokens; None: as many as the context holds
+    max_tokens: int | None = None  # new tokens; None: as many as the context and the cache hold
     temperature: float = 1.0  # 0 takes the most probable token
     top_k: int = 0  # keep the k most probable tokens; 0 keeps all
     top_p: float = 1.0  # keep the smallest set with at least this probability

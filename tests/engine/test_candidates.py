@@ -69,3 +69,10 @@ def test_of_equal_logits_at_the_border_of_top_k_the_lowest_tokens_stay(
 def test_of_equal_logits_at_the_border_of_top_p_the_lowest_tokens_stay(operations: Operations) -> None:
     assert kept_by_us(operations, torch.zeros(2, 10), SamplingParams(top_p=0.35)) == [{0, 1, 2, 3}] * 2
     assert kept_by_us(operations, torch.zeros(2, 500), SamplingParams(top_p=0.5)) == [set(range(250))] * 2
+
+
+@pytest.mark.parametrize("top_k", [VOCABULARY, 10**9])
+def test_a_top_k_of_the_whole_vocabulary_leaves_top_p_as_it_is(operations: Operations, top_k: int) -> None:
+    logits = logits_of(20, rounded=False)
+    expected = kept_by_us(operations, logits, SamplingParams(top_p=0.7))
+    assert kept_by_us(operations, logits, SamplingParams(top_k=top_k, top_p=0.7)) == expected

@@ -1,5 +1,10 @@
 """What a caller of the engine sees: streams, stops, refusals, aborts, alternatives."""
 
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
 import pytest
 import torch
 from tests.tiny import byte_tokenizer, tiny_engine, tiny_model
@@ -10,6 +15,7 @@ from groschen.model.kvcache import KeyValueCache
 from groschen.records import FinishReason, Request, SamplingParams
 
 PROMPT = tuple(b"The quick brown fox")
+Result = TypeVar("Result")
 
 
 def ask(engine: Engine, **sampling: object) -> Request:
@@ -39,6 +45,34 @@ def test_leaving_a_stream_early_gives_everything_back() -> None:
             break
     assert engine.is_idle
     assert engine.pool.num_free == engine.pool.num_blocks
+
+
+def test_a_stream_ends_where_its_request_is_aborted() -> None:
+    engine, pieces = tiny_engine(), []
+    for piece in engine.stream(ask(engine)):
+        engine.abort(piece.request)
+        pieces.append(piece)
+    assert len(pieces) == 1
+
+
+def test_nobody_takes_what_is_new_of_an_open_stream() -> None:
+    engine = tiny_engine()
+    expected = engine.generate([ask(engine)])[0][0]
+    stream = engine.stream(ask(engine))
+    pieces = [next(stream)]
+    with pytest.raises(BadRequest, match="other requests are open"):
+        next(engine.stream(ask(engine)))
+    with pytest.raises(BadRequest, match="other requests are open"):
+        engine.generate([ask(engine)])
+    pieces += stream
+    assert tuple(token for piece in pieces for token in piece.token_ids) == expected.token_ids
+
+
+def test_a_refused_request_takes_the_others_of_its_call_along() -> None:
+    engine = tiny_engine()
+    with pytest.raises(BadRequest, match="the prompt is empty"):
+        engine.generate([ask(engine), Request(prompt_ids=())])
+    assert engine.is_idle
 
 
 def test_a_stop_string_ends_the_text_before_itself() -> None:
@@ -123,6 +157,58 @@ def test_a_prompt_longer_than_the_context_is_refused_and_not_cut() -> None:
         engine.add(Request(prompt_ids=(1,) * 512))
 
 
+def test_without_max_tokens_a_cache_smaller_than_the_context_is_the_limit() -> None:
+    model = tiny_model(max_position_embeddings=2048)
+    block = KeyValueCache.bytes_per_block(model.config, model.activation_dtype)
+    engine = tiny_engine(model, cache_bytes=32 * block)
+    endless = SamplingParams(seed=1, ignore_end=True)
+    completion = engine.generate([Request(prompt_ids=(1,) * 500, sampling=endless)])[0][0]
+    assert (len(completion.token_ids), completion.finish_reason) == (12, FinishReason.LENGTH)
+
+
+def interrupted(call: Callable[..., Result], at: int) -> Callable[..., Result]:
+    """Ctrl-C in the place of one call."""
+    numbers = itertools.count()
+
+    def called(*arguments: object) -> Result:
+        if next(numbers) == at:
+            raise KeyboardInterrupt
+        return call(*arguments)
+
+    return called
+
+
+@pytest.mark.parametrize(("at", "cached"), [(0, 0), (1, 0), (2, 48)])
+def test_after_an_interruption_only_what_was_written_is_found_again(
+    monkeypatch: pytest.MonkeyPatch, at: int, cached: int
+) -> None:
+    """Steps 0 and 1 write the prompt, step 2 decodes."""
+    engine = tiny_engine(chunk_tokens=40)
+    request = replace(ask(engine), prompt_ids=PROMPT * 3)
+    monkeypatch.setattr(engine.runner, "run", interrupted(engine.runner.run, at))
+    with pytest.raises(KeyboardInterrupt):
+        list(engine.stream(request))
+    again, fresh = (each.generate([request])[0][0] for each in (engine, tiny_engine()))
+    assert again.cached_tokens == cached
+    assert (again.token_ids, again.logprobs) == (fresh.token_ids, fresh.logprobs)
+
+
+@pytest.mark.parametrize("at", [0, 1, 4, 8])
+def test_an_interruption_in_the_bookkeeping_gives_all_blocks_back(
+    monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    engine = tiny_engine(max_rows=2)
+    group = replace(ask(engine, ignore_end=True), num_completions=2)
+    monkeypatch.setattr(engine.pool, "take", interrupted(engine.pool.take, at))
+    with pytest.raises(KeyboardInterrupt):
+        engine.generate([group, replace(group, prompt_ids=PROMPT[::-1])])
+    assert engine.is_idle
+    engine.pool.check()
+    assert engine.pool.num_free == engine.pool.num_blocks
+    again, fresh = (each.generate([group])[0] for each in (engine, tiny_engine()))
+    assert [c.logprobs for c in again] == [c.logprobs for c in fresh]
+
+
 def test_weights_may_not_change_while_requests_are_open() -> None:
     engine = tiny_engine()
     engine.add(ask(engine))
@@ -150,6 +236,13 @@ def test_a_cache_that_is_too_small_or_too_large_is_refused_with_numbers() -> Non
         Engine(model, byte_tokenizer(), EngineConfig(cache_bytes=1000))
     with pytest.raises(DoesNotFit, match="GB are free"):
         Engine(model, byte_tokenizer(), EngineConfig(cache_bytes=10**15))
+
+
+def test_a_setting_below_one_is_refused_by_its_name() -> None:
+    with pytest.raises(BadRequest, match="max_rows must be 1 or more, found 0"):
+        tiny_engine(max_rows=0)
+    with pytest.raises(BadRequest, match="chunk_tokens must be 1 or more, found -1"):
+        tiny_engine(chunk_tokens=-1)
 
 
 def test_an_engine_plans_its_cache_from_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from tests.tiny import FAMILIES, VOCABULARY, tiny_engine, tiny_model
 
 from groschen.engine.engine import Engine
 from groschen.model.kvcache import Rows
-from groschen.model.score import token_logprobs
+from groschen.model.score import score
 from groschen.model.transformer import Transformer
 from groschen.records import Completion, Request, SamplingParams
 
@@ -29,7 +29,7 @@ def trainer_logprobs(
     flat = torch.tensor([token for row in ids for token in row])
     model.requires_grad_(True)
     hidden = model(flat, rows, model.new_cache(int(rows.tables.max()) + 1))
-    logprobs, _ = token_logprobs(model, hidden[:-1], flat[1:], temperature)
+    logprobs, _ = score(model, hidden[:-1], flat[1:], temperature)
     assert logprobs.requires_grad
     model.requires_grad_(False)
     found, start = [], 0
@@ -127,6 +127,28 @@ def test_preemption_does_not_change_a_bit() -> None:
     assert gap_max(model, flat(found)) == 0.0
 
 
+def test_prompt_logprobs_survive_a_preemption() -> None:
+    """The prompt gives up its blocks to its first sample, which ends before the prompt is computed again."""
+    model = tiny_model(max_position_embeddings=64)
+    sampling = SamplingParams(max_tokens=44, prompt_logprobs=True, top_logprobs=2, ignore_end=True, seed=1)
+    request = Request(prompt_ids=prompt(20, 1), sampling=sampling, num_completions=2)
+    tight, roomy = tiny_engine(model, max_rows=1), tiny_engine(model, max_rows=4)
+    assert tight.generate([request]) == roomy.generate([request])
+    assert tight.scheduler.num_preemptions > 0
+
+
+def test_without_a_prefix_cache_nothing_is_looked_up_after_a_preemption_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny_model()
+    tight = tiny_engine(model, has_prefix_cache=False, cache_bytes=40 * 16 * bytes_per_token(model))
+    looked_up: list[bytes] = []
+    monkeypatch.setattr(tight.pool, "find", looked_up.append)
+    tight.generate(requests(10, samples=2, max_tokens=60))
+    assert tight.scheduler.num_preemptions > 3
+    assert looked_up == []
+
+
 def bytes_per_token(model: Transformer) -> int:
     config = model.config
     return 2 * config.num_layers * config.num_kv_heads * config.head_width * model.activation_dtype.itemsize
@@ -174,7 +196,7 @@ def test_prompt_logprobs_are_those_of_the_trainer() -> None:
     rows = Rows.of_sequences([70], torch.device("cpu"))
     with torch.no_grad():
         ids = torch.tensor(request.prompt_ids)
-        logprobs, _ = token_logprobs(model, model(ids, rows, model.new_cache(5))[:-1], ids[1:])
+        logprobs, _ = score(model, model(ids, rows, model.new_cache(5))[:-1], ids[1:])
     assert list(completion.prompt_logprobs) == logprobs.tolist()
     assert len(completion.prompt_alternatives) == 69
 

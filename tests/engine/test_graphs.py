@@ -55,7 +55,7 @@ def test_a_captured_engine_on_a_gpu_gives_the_trainers_bits() -> None:
 
     from groschen import machine
     from groschen.engine.engine import Engine, EngineConfig
-    from groschen.model.score import token_logprobs
+    from groschen.model.score import score
     from groschen.model.transformer import Transformer
 
     device = torch.device("cuda", 0)
@@ -72,5 +72,5 @@ def test_a_captured_engine_on_a_gpu_gives_the_trainers_bits() -> None:
             rows = Rows.of_sequences([len(ids)], device)
             hidden = model(ids, rows, model.new_cache(rows.tables.shape[1]))
             first = len(completion.prompt_ids)
-            logprobs, _ = token_logprobs(model, hidden[first - 1 : -1], ids[first:])
+            logprobs, _ = score(model, hidden[first - 1 : -1], ids[first:])
             assert logprobs.tolist() == list(completion.logprobs)

@@ -1,10 +1,12 @@
 """Rows and blocks are handed out and come back, whatever the order of requests, and nobody waits for ever."""
 
 import random
+from collections import Counter
+from collections.abc import Sequence as Items
 
 import pytest
 
-from groschen.engine.blocks import BlockPool, blocks_for, digests
+from groschen.engine.blocks import BlockPool, Digest, blocks_for, digests
 from groschen.engine.scheduler import Plan, Scheduler
 from groschen.engine.sequence import Prompt, Sequence, Status
 from groschen.errors import DoesNotFit
@@ -21,6 +23,7 @@ def request(number: int, length: int, samples: int, max_tokens: int) -> Prompt:
 
 def take(scheduler: Scheduler, plan: Plan) -> list[Sequence]:
     """Play the model: every sample that draws gets a token. Returns those that finished."""
+    scheduler.ran(plan)
     done = []
     for sequence in [*plan.decodes, *(branch.sequence for branch in plan.branches)]:
         sequence.append(len(sequence.token_ids), 0.0)
@@ -106,6 +109,34 @@ def test_a_full_pool_forgets_the_oldest_content_first() -> None:
         pool.release(block)
     assert pool.take() is not None
     assert [pool.find(key) is None for key in keys] == [True, False, False]
+
+
+def test_a_full_cache_forgets_the_end_of_a_text_before_its_front() -> None:
+    pool = BlockPool(6)
+    scheduler = Scheduler(pool, max_rows=1, chunk_tokens=64)
+    scheduler.add(request(0, 50, 1, 1))
+    take(scheduler, scheduler.schedule())
+    assert scheduler.is_idle
+    for _ in range(4):  # three blocks hold nothing, three hold full parts of the text
+        assert pool.take() is not None
+    assert [pool.find(key) is None for key in digests(range(50), b"")] == [False, False, True]
+
+
+def test_a_prompt_that_finds_no_room_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: Counter[int] = Counter()
+
+    def counted(token_ids: Items[int], salt: bytes) -> list[Digest]:
+        hashed[token_ids[0]] += 1
+        return digests(token_ids, salt)
+
+    monkeypatch.setattr("groschen.engine.scheduler.digests", counted)
+    scheduler = Scheduler(BlockPool(8), max_rows=2, chunk_tokens=200)
+    for number in (1, 2):
+        scheduler.add(request(number, 100, 1, 20))
+    for _ in range(10):
+        take(scheduler, scheduler.schedule())
+    assert scheduler.num_running == 1
+    assert hashed[2000] == 1
 
 
 def test_digests_depend_on_everything_before_and_on_the_weights() -> None:

@@ -219,6 +219,7 @@ def play(scheduler: Scheduler, generator: random.Random) -> list[Sequence]:
     """Play the model: a text that repeats itself with some breaks. Returns those that finished."""
     plan = scheduler.schedule()
     assert not plan.is_empty or scheduler.is_idle
+    scheduler.ran(plan)
     done = []
     for sequence in [*plan.decodes, *(branch.sequence for branch in plan.branches)]:
         assert len(sequence.blocks) * 16 >= sequence.num_tokens + len(sequence.draft)

@@ -69,6 +69,16 @@ class BlockPool:
         """The block with this content, if it is still there. The caller shares it."""
         return self._block_of.get(digest)
 
+    def release_all(self) -> None:
+        """Nobody owns a block any more; what is remembered stays reachable. Right even where another call was
+        cut off in the middle.
+        """
+        self._owners = [0] * self.num_blocks
+        self._block_of = {digest: block for block, digest in self._digest_of.items()}
+        for block in reversed(self._digest_of):  # the end of a text first: without its front it is of no use
+            self._kept.setdefault(block)
+        self._empty = [block for block in reversed(range(self.num_blocks)) if block not in self._digest_of]
+
     def forget_all(self) -> None:
         """No content can be found any more: the weights have changed."""
         self._empty.extend(self._kept)

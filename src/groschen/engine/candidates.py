@@ -96,9 +96,10 @@ def _cuts(
     device, num_words = logits_RV.device, logits_RV.shape[1]
     log_min_p = [math.log(p.min_p) if p.min_p else -math.inf for p in params]
     table = torch.tensor([[p.top_p for p in params], log_min_p], dtype=torch.float64).to(device)
-    top_k = torch.tensor([min(p.top_k or num_words, num_words) for p in params]).to(device)
+    counts = [min(p.top_k or num_words, num_words) for p in params]
+    top_k = torch.tensor(counts).to(device)
     totals = torch.ones_like(table[0])
-    if any(p.top_p < 1 and not p.top_k for p in params):
+    if any(p.top_p < 1 and count == num_words for p, count in zip(params, counts, strict=True)):
         greatest = operations.categorical(logits_RV, inverses, None, logits_RV.argmax(-1))
         totals = (-greatest.logprobs.double()).exp()
     each = (inverses.double(), top_k, table[0], table[1], totals)

@@ -23,6 +23,7 @@ from groschen.engine.runner import Runner, StepOutput
 from groschen.engine.scheduler import Scheduler
 from groschen.engine.sequence import Prompt, Sequence, Status
 from groschen.errors import BadRequest, GroschenError
+from groschen.model.kvcache import KEYS_PER_BLOCK
 from groschen.model.transformer import Transformer, check_context
 from groschen.records import Alternatives, Completion, FinishReason, Guide, Request
 from groschen.text.stream import TextStream
@@ -40,6 +41,15 @@ class EngineConfig:
     cache_bytes: int | None = None  # of the key/value cache; None: planned from the memory that is free
     has_prefix_cache: bool = True
     speculate: int = 0  # the most tokens guessed of one sample, while at most 4 decode; changes no text
+
+    def __post_init__(self) -> None:
+        """Raises BadRequest if a setting is out of its range."""
+        for name, value in (("max_rows", self.max_rows), ("chunk_tokens", self.chunk_tokens)):
+            if value < 1:
+                raise BadRequest(f"{name} must be 1 or more, found {value}")
+        if not 0 <= self.speculate <= _MOST_SPECULATED:
+            found = self.speculate
+            raise BadRequest(f"speculate must be a whole number from 0 to {_MOST_SPECULATED}, found {found}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +113,10 @@ class Engine:
         model.pack()
         num_blocks = memory.plan_blocks(model, self.config.max_rows, self.config.cache_bytes)
         self.pool = BlockPool(num_blocks)
-        if not 0 <= self.config.speculate <= _MOST_SPECULATED:
-            found = self.config.speculate
-            raise BadRequest(f"speculate must be a whole number from 0 to {_MOST_SPECULATED}, found {found}")
         self.scheduler = Scheduler(
-            self.pool, self.config.max_rows, self.config.chunk_tokens, self.config.speculate
-        )
+            self.pool, self.config.max_rows, self.config.chunk_tokens, self.config.speculate,
+            has_prefix_cache=self.config.has_prefix_cache,
+        )  # fmt: skip
         self.runner = Runner(model, num_blocks, self.config.max_rows)
         self.policy_version = 0
         self.num_drafted = self.num_accepted = 0  # tokens that were guessed, and that were right
@@ -127,8 +135,10 @@ class Engine:
         """
         sampling.check(request.sampling, self.model.config.vocab_size)
         self._check_prompt(request)
-        params, room = request.sampling, self.model.config.max_context - len(request.prompt_ids)
-        max_tokens = max(room, 1) if params.max_tokens is None else params.max_tokens
+        params = request.sampling
+        most = min(self.model.config.max_context, self.pool.num_blocks * KEYS_PER_BLOCK)
+        room = max(most - len(request.prompt_ids), 1)
+        max_tokens = room if params.max_tokens is None else params.max_tokens
         check_context(self.model.config, len(request.prompt_ids) + max_tokens)
         number, seed = self._num_requests, fresh_seed() if params.seed is None else params.seed
         ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_end else self.end_ids)
@@ -140,7 +150,6 @@ class Engine:
         ]
         prompt = Prompt(
             list(request.prompt_ids), samples, number, wants_logprobs=params.prompt_logprobs,
-            is_cacheable=self.config.has_prefix_cache and not params.prompt_logprobs,
             top_logprobs=params.top_logprobs,
         )  # fmt: skip
         self.scheduler.add(prompt)
@@ -192,12 +201,25 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Progress]:
-        """Schedule, run, draw, take. Returns what is new, for each sample that drew a token."""
+        """Schedule, run, draw, take. Returns what is new, for each sample that drew a token.
+
+        If it raises, a KeyboardInterrupt too, every open request is forgotten: some of their samples have
+        gone on and some have not, and part of what the step was to write is missing.
+        """
+        try:
+            return self._step()
+        except BaseException:
+            self._open.clear()
+            self.scheduler.reset()
+            raise
+
+    def _step(self) -> list[Progress]:
         plan = self.scheduler.schedule()
         if plan.is_empty:
             assert self.is_idle, "requests are open and none of them can go on"
             return []
         output = self.runner.run(plan)
+        self.scheduler.ran(plan)
         for chunk, hidden_TD in output.echoed:
             score_chunk(self.model, chunk, hidden_TD)
         return self._take(output) if output.sequences else []
@@ -251,8 +273,7 @@ class Engine:
         opened, sample = self._open[sequence.request], sequence.sample
         stream, newest = opened.streams[sample], sequence.token_ids[-1:]
         is_end = sequence.status is Status.FINISHED and newest[0] in sequence.end_ids
-        # An embedding may have more rows than the vocabulary has words; such a token has no text.
-        text = "" if is_end or newest[0] >= self.tokenizer.vocab_size else stream.push(newest)
+        text = "" if is_end else stream.push(newest)
         if stream.stopped is not None and not is_end:
             sequence.stop = stream.stopped
             sequence.finish(FinishReason.STOP)
@@ -283,38 +304,51 @@ class Engine:
     # -----------------------------------------------------------------------------------------------
 
     def generate(self, requests: Items[Request]) -> list[list[Completion]]:
-        """All completions of all requests, in the order of the requests and of their samples."""
-        numbers = [self.add(request) for request in requests]
-        found: dict[int, dict[int, Completion]] = {number: {} for number in numbers}
+        """All completions of all requests, in the order of the requests and of their samples.
+
+        Raises BadRequest if others are open, and whatever one of these is refused for or ended by; then none
+        of them goes on.
+        """
+        self._check_idle()
+        found: dict[int, dict[int, Completion]] = {}
         try:
-            while any(len(found[n]) < r.num_completions for n, r in zip(numbers, requests, strict=True)):
+            for request in requests:
+                found[self.add(request)] = {}
+            while not self.is_idle:
                 for progress in self.step():
-                    if progress.request not in found:
-                        continue
                     if progress.error is not None:
                         raise progress.error
                     if progress.completion is not None:
                         found[progress.request][progress.sample] = progress.completion
         except BaseException:
-            for number in numbers:
+            for number in found:
                 self.abort(number)
             raise
-        return [[found[number][sample] for sample in sorted(found[number])] for number in numbers]
+        return [[samples[sample] for sample in sorted(samples)] for samples in found.values()]
 
     def stream(self, request: Request) -> Iterator[Progress]:
-        """What is new of one request, step by step. Leaving the loop early aborts it."""
+        """What is new of one request, step by step. Leaving the loop early aborts it.
+
+        Raises BadRequest if others are open.
+        """
+        self._check_idle()
         number = self.add(request)
-        left = request.num_completions
         try:
-            while left:
+            while number in self._open:
                 for progress in self.step():
                     if progress.request == number:
                         if progress.error is not None:
                             raise progress.error
-                        left -= progress.completion is not None
                         yield progress
         finally:
             self.abort(number)
+
+    def _check_idle(self) -> None:
+        if not self.is_idle:
+            raise BadRequest(
+                "other requests are open, and what is new of them would be lost; finish or abort them first, "
+                "or take all of them through add and step"
+            )
 
 
 def _fork(guide: Guide | None) -> Guide | None:

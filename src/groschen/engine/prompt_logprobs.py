@@ -14,9 +14,13 @@ _ROWS_AT_ONCE = 64  # 64 rows of a vocabulary of 152 k words are 39 MB
 
 
 def score_chunk(model: Transformer, chunk: Chunk, hidden_TD: Tensor) -> None:
-    """Append the logprobs of the tokens that follow each position of the chunk to its prompt."""
+    """Append the logprobs of the tokens that follow each position of the chunk to its prompt.
+
+    A prompt that had to step back comes again: what it has is kept, since samples of it may end before.
+    """
     prompt = chunk.prompt
-    following = prompt.token_ids[chunk.first + 1 : chunk.last + 1]
+    first = max(chunk.first, len(prompt.logprobs))
+    following, hidden_TD = prompt.token_ids[first + 1 : chunk.last + 1], hidden_TD[first - chunk.first :]
     for start in range(0, len(following), _ROWS_AT_ONCE):
         tokens = torch.tensor(following[start : start + _ROWS_AT_ONCE], device=hidden_TD.device)
         logits = model.logits(hidden_TD[start : start + len(tokens)])

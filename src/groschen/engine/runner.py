@@ -104,10 +104,11 @@ class Runner:
         same = 0
         while same < min(len(filled), len(blocks)) and filled[same] == blocks[same]:
             same += 1
+        del filled[same:]  # what follows is being overwritten, even if the write is cut off
         self._tables[row, same : len(blocks)] = torch.tensor(blocks[same:], dtype=torch.int32).to(
             self._tables.device
         )
-        self._filled[row] = list(blocks)
+        filled += blocks[same:]
 
     def _logits(self, plan: Plan, hidden_RD: Tensor) -> Tensor:
         """Logits of decodes and branches, the head run once for each prompt. hidden_RD: of the decodes."""

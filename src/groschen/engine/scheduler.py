@@ -9,7 +9,7 @@ prefill: Sarathi, arXiv 2308.16369).
 from bisect import insort
 from dataclasses import dataclass, field
 
-from groschen.engine.blocks import BlockPool, blocks_for, digests
+from groschen.engine.blocks import BlockPool, Digest, blocks_for, digests
 from groschen.engine.sequence import Prompt, Sequence, Status
 from groschen.engine.speculation import FEW_ROWS, Lookup
 from groschen.errors import DoesNotFit
@@ -58,12 +58,21 @@ class Scheduler:
     """Hands out rows and blocks.
 
     max_rows: samples that decode together; as many prompts again may be in preparation. chunk_tokens: prompt
-    tokens of one step. speculate: the most tokens that are guessed of one sample and step.
+    tokens of one step. speculate: the most tokens that are guessed of one sample and step. has_prefix_cache:
+    whether a prompt may share what others wrote before it.
     """
 
-    def __init__(self, pool: BlockPool, max_rows: int, chunk_tokens: int, speculate: int = 0) -> None:
+    def __init__(
+        self,
+        pool: BlockPool,
+        max_rows: int,
+        chunk_tokens: int,
+        speculate: int = 0,
+        *,
+        has_prefix_cache: bool = True,
+    ) -> None:
         self._pool, self._max_rows, self._chunk_tokens = pool, max_rows, chunk_tokens
-        self._speculate = speculate
+        self._speculate, self._has_prefix_cache = speculate, has_prefix_cache
         self._free_rows = list(range(2 * max_rows - 1, -1, -1))
         self._queue: list[Prompt] = []  # without blocks, by arrival
         self._prompts: list[Prompt] = []  # with blocks, by arrival
@@ -80,11 +89,6 @@ class Scheduler:
     def num_running(self) -> int:
         """Samples that decode."""
         return len(self._running)
-
-    @property
-    def num_waiting(self) -> int:
-        """Samples that wait for their prompt or a row."""
-        return sum(len(prompt.waiting) for prompt in (*self._queue, *self._prompts))
 
     def add(self, prompt: Prompt) -> None:
         """Queue a prompt. Raises DoesNotFit if it could not run even alone."""
@@ -163,13 +167,7 @@ class Scheduler:
         """Give a queued prompt a row and all its blocks, shared ones first. Leaves one block for each running
         row.
         """
-        keys = digests(prompt.token_ids[:-1], self.salt) if prompt.is_cacheable else []
-        found = []
-        for key in keys:
-            block = self._pool.find(key)
-            if block is None:
-                break
-            found.append(block)
+        found = self._find(prompt)
         for block in found:
             self._pool.share(block)
         missing = blocks_for(len(prompt.token_ids)) - len(found)
@@ -185,6 +183,23 @@ class Scheduler:
         insort(self._prompts, prompt, key=lambda p: p.arrival)
         return True
 
+    def _find(self, prompt: Prompt) -> list[int]:
+        """Blocks that hold the front of a prompt already. Its last token is computed in any case."""
+        found: list[int] = []
+        if self._has_prefix_cache and not prompt.wants_logprobs:
+            for digest in self._digests(prompt)[: (len(prompt.token_ids) - 1) // KEYS_PER_BLOCK]:
+                block = self._pool.find(digest)
+                if block is None:
+                    break
+                found.append(block)
+        return found
+
+    def _digests(self, prompt: Prompt) -> list[Digest]:
+        """Of its full blocks, made once: a prompt that finds no room asks at every step."""
+        if prompt.digests is None:
+            prompt.digests = digests(prompt.token_ids, self.salt)
+        return prompt.digests
+
     def _taken(self) -> int:
         block = self._pool.take()
         assert block is not None, "blocks were counted before they were taken"
@@ -194,9 +209,6 @@ class Scheduler:
         for prompt in list(self._prompts):
             if not prompt.is_computed:
                 continue
-            if not prompt.is_remembered:
-                self._remember(prompt.token_ids, prompt.blocks)
-                prompt.is_remembered = True
             while prompt.waiting and len(self._running) < self._max_rows:
                 if not self._branch(plan, prompt):
                     break
@@ -263,15 +275,28 @@ class Scheduler:
     def _step_back(self, prompt: Prompt) -> None:
         """A prompt gives up what it has computed and queues again."""
         self._drop(prompt)
-        prompt.num_computed, prompt.last_hidden, prompt.is_remembered = 0, None, False
-        prompt.logprobs, prompt.alternatives = [], []
+        prompt.num_computed, prompt.last_hidden = 0, None
         insort(self._queue, prompt, key=lambda p: p.arrival)
+
+    def ran(self, plan: Plan) -> None:
+        """The step has written its keys and values: prompts that it completed can be found from here on."""
+        for chunk in plan.chunks:
+            if chunk.last == len(chunk.prompt.token_ids):
+                self._remember(self._digests(chunk.prompt), chunk.blocks)
+
+    def reset(self) -> None:
+        """Everybody leaves in the middle of a step, whatever it has done to them so far. What earlier steps
+        have written can still be found.
+        """
+        self._queue, self._prompts, self._running = [], [], []
+        self._free_rows = list(range(2 * self._max_rows - 1, -1, -1))
+        self._pool.release_all()
 
     def retire(self, sequence: Sequence) -> None:
         """Take a running sequence's row and blocks back; its full blocks stay findable."""
         self._running.remove(sequence)
         self._free_rows.append(sequence.row)
-        self._remember(sequence.all_ids()[: sequence.num_computed], sequence.blocks)
+        self._remember(digests(sequence.all_ids()[: sequence.num_computed], self.salt), sequence.blocks)
         self._release(sequence.blocks)
 
     def abort(self, request: int) -> list[Sequence]:
@@ -296,11 +321,11 @@ class Scheduler:
         self._free_rows.append(prompt.row)
         self._release(prompt.blocks)
 
-    def _remember(self, token_ids: list[int], blocks: list[int]) -> None:
-        for digest, block in zip(digests(token_ids, self.salt), blocks, strict=False):
+    def _remember(self, found: list[Digest], blocks: list[int]) -> None:
+        for digest, block in zip(found, blocks, strict=False):  # the last block may not be full
             self._pool.remember(block, digest)
 
     def _release(self, blocks: list[int]) -> None:
-        for block in blocks:
+        for block in reversed(blocks):  # who needs room takes the end of a text before its front
             self._pool.release(block)
         blocks.clear()

@@ -10,6 +10,7 @@ from enum import Enum, auto
 
 from torch import Tensor
 
+from groschen.engine.blocks import Digest
 from groschen.engine.speculation import Lookup
 from groschen.records import Alternatives, FinishReason, Guide, SamplingParams
 
@@ -90,14 +91,13 @@ class Prompt:
     token_ids: list[int]
     waiting: list[Sequence]
     arrival: int
-    is_cacheable: bool = True  # whether a prefix may be taken from the cache
-    wants_logprobs: bool = False  # of its own tokens; all of them are computed then
+    wants_logprobs: bool = False  # of its own tokens: all are computed, none is taken from the cache
     top_logprobs: int = 0  # alternatives to report with them
     blocks: list[int] = field(default_factory=list)
     row: int = 0
     num_computed: int = 0
     num_cached: int = 0
-    is_remembered: bool = False  # its full blocks can be found by later prompts
+    digests: list[Digest] | None = None  # of its full blocks, once somebody needed them
     last_hidden: Tensor | None = None  # [D], of the last token, once it is computed
     logprobs: list[float] = field(default_factory=list)
     alternatives: list[Alternatives] = field(default_factory=list)

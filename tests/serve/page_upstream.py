@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from groschen.serve.host import Host
+from groschen.serve.limits import KnownHosts
 from groschen.serve.pages import routes
 from groschen.serve.served import Wanted
 
@@ -89,7 +91,7 @@ def app(upstream: Upstream, models: tuple[str, ...] = ("penny", "teacher")) -> S
         Route("/v1/models", list_models),
         Route("/v1/chat/completions", chat, methods=["POST"]),
     ]
-    made = Starlette(routes=[*own, *routes()])
+    made = Starlette(routes=[*own, *routes()], middleware=[Middleware(KnownHosts)])
     made.state.host = host
     return made
 

@@ -179,6 +179,8 @@ def test_a_held_answer_may_look_like_reasoning(server: Server) -> None:
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"seed": 1.5}, "seed"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream": True, "stream_options": {"include_obfuscation": True}},
+         "stream_options.include_obfuscation"),
         ({"store": True}, "store"),
         ({"service_tier": "flex"}, "service_tier"),
         ({"modalities": ["audio"]}, "modalities"),

@@ -1,12 +1,21 @@
 """Completions over HTTP: every form of a prompt, echo, and the numbers that lm-eval adds up."""
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tokenizers import processors
 
 from groschen.engine.open import open_engine
-from groschen.records import Completion, Request, SamplingParams
+from groschen.records import Completion, FinishReason, Request, SamplingParams
+from groschen.serve import completions
+from groschen.serve.completions import Listing
+from groschen.serve.events import TokenInfo
+from groschen.serve.generation import Ask, Generation, generate
+from groschen.serve.host import Host
 from serve.serving import Server
+from text.samples import ours, sentencepiece_like
 
 TEXT = "Make 24 from 2, 3 and 4."
 
@@ -121,6 +130,8 @@ def test_a_streamed_echo_begins_with_the_prompt(server: Server) -> None:
         ({"max_tokens": 5000}, "prompt"),
         ({"logprobs": 21}, "logprobs"),
         ({"echo": True, "logprobs": 1, "stream": True}, "stream"),
+        ({"echo": True, "logprobs": 1, "n": 2}, "n"),
+        ({"prompt": ["a"] * 1024, "n": 2}, "n"),
         ({"messages": []}, "messages"),
     ],
 )
@@ -138,3 +149,88 @@ def test_one_bad_prompt_among_many_leaves_nothing_behind(server: Server) -> None
 @pytest.mark.parametrize("fields", [{"suffix": ""}, {"suffix": None}, {"best_of": 1}, {"user": "a"}])
 def test_what_changes_nothing_is_taken(server: Server, fields: dict[str, Any]) -> None:
     assert server.complete(prompt="a", max_tokens=1, **fields).status == 200
+
+
+def test_all_prompts_are_asked_again_if_the_weights_changed_between_two(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = iter(["old", "new", "new", "new"])
+
+    async def by_other_weights(host: Host, ask: Ask) -> Generation:
+        generation = await generate(host, ask)
+        generation.fingerprint = next(told)
+        return generation
+
+    monkeypatch.setattr(completions, "generate", by_other_weights)
+    reply = server.complete(prompt=["4+3=", "7"], max_tokens=1).json()
+    assert reply["system_fingerprint"] == "new" and list(told) == []
+    assert server.is_empty()
+
+
+def test_the_choices_are_put_together_beside_the_event_loop(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: dict[str, set[int]] = {"new_id": set(), "token_text": set()}
+
+    def noting(name: str) -> Callable[..., str]:
+        work: Callable[..., str] = getattr(completions, name)
+
+        def noted(given: Any) -> str:
+            threads[name].add(threading.get_ident())
+            return work(given)
+
+        return noted
+
+    for name in threads:
+        monkeypatch.setattr(completions, name, noting(name))
+    server.complete(prompt=TEXT, echo=True, logprobs=1, max_tokens=0)
+    assert threads["token_text"] and not threads["token_text"] & threads["new_id"]
+
+
+def test_each_prompt_without_a_seed_tells_the_one_that_repeats_it(server: Server) -> None:
+    reply = server.complete(prompt=[TEXT, TEXT], n=2, max_tokens=8).json()
+    groups = reply["choices"][:2], reply["choices"][2:]
+    for group in groups:
+        alone = server.complete(prompt=TEXT, n=2, max_tokens=8, seed=group[0]["seed"]).json()
+        assert [choice["text"] for choice in alone["choices"]] == [choice["text"] for choice in group]
+        assert {alone["seed"]} == {choice["seed"] for choice in group}
+    assert groups[0][0]["seed"] != groups[1][0]["seed"] and reply["seed"] is None
+    events = server.complete(prompt=[TEXT, "7"], max_tokens=3, stream=True).events()
+    assert len({event["choices"][0]["seed"] for event in events}) == 2
+
+
+def test_only_a_token_that_the_client_named_is_told_as_the_reason(server: Server) -> None:
+    named, end = ids_of(server, "7")[-1], min(server.host.models[0].opened.engine.end_ids)
+    for drawn, reason in ((named, named), (end, None)):
+        fields = {"prompt": TEXT, "stop_token_ids": [named], "logit_bias": {str(drawn): 100}}
+        (choice,) = server.complete(**fields).json()["choices"]
+        assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", reason)
+
+
+def test_a_token_that_is_not_shown_is_not_the_reason_for_the_end(server: Server) -> None:
+    end = min(server.host.models[0].opened.engine.end_ids)
+    fields = {"prompt": TEXT, "echo": True, "max_tokens": 0, "logit_bias": {str(end): 100}}
+    whole = server.complete(**fields).json()["choices"][0]
+    last = server.complete(**fields, stream=True).events()[-1]["choices"][0]
+    assert whole["finish_reason"] == last["finish_reason"] == "length"
+
+
+def test_offsets_leave_out_what_the_text_does_not_show() -> None:
+    backend = sentencepiece_like("prepend")
+    backend.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer = ours(backend, "</s>")
+    ids = tokenizer.encode("the fox", add_special=True)
+    drawn = [2, *tokenizer.encode("jumps over")]  # an end token that was to be ignored comes first
+    shown = "the foxjumps over"
+    prompt = Completion(
+        token_ids=(), logprobs=(), text="", finish_reason=FinishReason.STOP, policy_version=0, seed=0,
+        sample=0, prompt_ids=tuple(ids), cached_tokens=0, prompt_logprobs=(-1.0,) * (len(ids) - 1),
+    )  # fmt: skip
+    listing = Listing(tokenizer)
+    listing.add_prompt(prompt, "the fox")
+    listing.add([TokenInfo(each, tokenizer.token_bytes(each), -1.0, (), "content") for each in drawn])
+    lists: Any = listing.json()
+    placed = list(zip([*ids, *drawn], lists["tokens"], lists["text_offset"], strict=True))
+    for token_id, token, offset in placed:
+        assert token_id in (1, 2) or shown[offset:].startswith((token, token.removeprefix(" ")))
+    assert placed[-1][2] + len(placed[-1][1]) == len(shown)

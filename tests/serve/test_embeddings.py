@@ -1,7 +1,14 @@
 """Vectors of texts: against the plain forward, alone and in company, and over HTTP."""
 
+import asyncio
 import base64
+import http.client
+import json
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import groupby
 
 import numpy as np
 import openai
@@ -11,8 +18,10 @@ import torch
 from groschen.engine.engine import Engine
 from groschen.model.kvcache import Rows
 from groschen.records import Request, SamplingParams
-from groschen.serve.embeddings import Mean
+from groschen.serve.embeddings import EmbeddingsRequest, Mean, _embed
+from groschen.serve.host import Host
 from serve.serving import Server
+from serve.test_host import run
 from tiny import FAMILIES, tiny_engine, tiny_model
 
 
@@ -124,6 +133,53 @@ def test_the_width_is_the_only_dimension(server: Server) -> None:
 )
 def test_what_has_no_vector_is_named(server: Server, given: object, param: str) -> None:
     assert server.post("/v1/embeddings", {"model": "penny", "input": given}).error["param"] == param
+
+
+class Reading:
+    """Every chunk that is read, each a little slowly: its text, in the order of their beginnings."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.texts: list[Mean] = []
+        go_on = Mean.go_on
+
+        def slowly(mean: Mean, engine: Engine) -> int:
+            self.texts.append(mean)
+            time.sleep(0.02)
+            return go_on(mean, engine)
+
+        monkeypatch.setattr(Mean, "go_on", slowly)
+
+
+def test_one_text_is_read_at_a_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = Reading(monkeypatch)
+    body = {"model": "penny", "input": [7] * 1000}
+    with ThreadPoolExecutor(4) as pool:
+        replies = list(pool.map(lambda _: server.post("/v1/embeddings", body), range(4)))
+    assert [reply.status for reply in replies] == [200] * 4
+    assert [len(list(chunks)) for _, chunks in groupby(reading.texts, key=id)] == [2] * 4
+
+
+def test_clients_that_leave_let_the_next_text_be_read(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Reading(monkeypatch)
+    body = {"model": "penny", "input": [7] * 1000}
+    for _ in range(3):
+        with closing(http.client.HTTPConnection("127.0.0.1", server.port)) as connection:
+            connection.request("POST", "/v1/embeddings", json.dumps(body))
+            time.sleep(0.01)
+    assert server.post("/v1/embeddings", body).status == 200
+
+
+def test_vectors_that_were_begun_are_finished_while_the_server_stops() -> None:
+    async def work(host: Host) -> None:
+        body = EmbeddingsRequest(model="penny", input=[[7] * 1000] * 5)
+        begun = asyncio.create_task(_embed(host, body))
+        await asyncio.sleep(0)
+        await host.stop(30)
+        assert len((await begun).data) == 5
+
+    run(work)
 
 
 def test_an_unknown_model_is_404(server: Server) -> None:

@@ -12,8 +12,9 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from groschen.errors import BadFile, BadRequest, DoesNotFit, Unsupported
-from groschen.serve import faults
+from groschen.serve import faults, fields
 from groschen.serve.faults import ApiFault
+from groschen.serve.fields import Form, Strict
 
 CASES: list[tuple[Exception, int, type[openai.APIStatusError], str | None]] = [
     (faults.invalid("no", "n"), 400, openai.BadRequestError, None),
@@ -39,7 +40,7 @@ def client_of(error: Exception) -> openai.OpenAI:
 
     app = Starlette(
         routes=[Route("/v1/completions", fail, methods=["POST"])],
-        exception_handlers={**faults.HANDLERS},
+        exception_handlers={**faults.HANDLERS, Exception: faults.answer_error},
     )
     # The test client is of the httpx family that the openai client takes.
     http = TestClient(app, raise_server_exceptions=False)
@@ -94,6 +95,20 @@ def test_the_nearest_model_is_named_and_a_long_name_is_cut() -> None:
     assert "did you mean 'penny'?" in str(faults.unknown_model("peny", ["penny", "qwen"]))
     assert "served here: 'penny'" in str(faults.unknown_model("x" * 10_000, ["penny"]))
     assert len(str(faults.unknown_model("x" * 10_000, ["penny"]))) < 250
+
+
+def test_a_long_word_is_compared_by_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+
+    def compare(word: str, *_: object, **__: object) -> list[str]:
+        compared.append(word)
+        return []
+
+    monkeypatch.setattr(faults, "get_close_matches", compare)
+    faults.unknown_model("x" * 10_000, ["penny"])
+    with pytest.raises(ApiFault):
+        fields.decode(b'{"%s": 1}' % (b"y" * 10_000), Form(Strict))
+    assert [len(word) for word in compared] == [100, 100]
 
 
 def test_the_body_is_exactly_openais() -> None:

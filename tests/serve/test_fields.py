@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 import pytest
 
+from groschen import machine
 from groschen.serve import fields
 from groschen.serve.faults import ApiFault
 from groschen.serve.fields import CHANGES_NOTHING, Form, Other, Strict
@@ -72,6 +73,23 @@ def test_harmless_fields_deep_inside_are_taken_one_by_one() -> None:
     message = '{"role": "user", "content": "a", "name": "x", "audio": null}'
     ask = fields.decode(f'{{"messages": [{message}, {message}], "user": "y"}}'.encode(), FORM)
     assert len(ask.messages) == 2
+
+
+def test_harmless_fields_cost_no_more_than_they_are_long() -> None:
+    message, begun = '{"role": "user", "content": "", "name": 0}', machine.seconds()
+    ask = fields.decode(f'{{"messages": [{", ".join([message] * 20_000)}]}}'.encode(), FORM)
+    assert len(ask.messages) == 20_000
+    assert machine.seconds() - begun < 3, "by the square of their number they take a minute"
+
+
+def test_a_field_that_only_another_kind_lacks_is_kept() -> None:
+    class Parts(Strict):
+        parts: list[TextPart | ImagePart]
+
+    form = Form(Parts, {"parts[].text": CHANGES_NOTHING})
+    image = {"type": "image_url", "image_url": {}, "text": "no"}
+    found = fields.convert({"parts": [image, {"type": "text", "text": "yes"}]}, form)
+    assert found.parts == [ImagePart(image_url={}), TextPart(text="yes")]
 
 
 @pytest.mark.parametrize(

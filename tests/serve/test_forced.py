@@ -134,6 +134,9 @@ def test_forced_arguments_in_another_notation_have_the_types_of_the_schema(form:
         (forms.GEMMA, {"properties": {"a b": {}}}, "'a b'"),
         (forms.FUNCTION_GEMMA, {"anyOf": [{"properties": {}}]}, "list of properties"),
         (forms.GEMMA_4, {"properties": {}, "required": ["a"]}, "requires 'a'"),
+        (forms.GEMMA_4, {"properties": {"a": {}}, "required": [["a"]]}, "no list of names"),
+        (forms.QWEN_CODER, {"properties": {"a": {}}, "required": [1, "a"]}, "no list of names"),
+        (forms.GEMMA, {"properties": {"a": {}, "b": {}}, "required": "ab"}, "no list of names"),
     ],
 )
 def test_what_a_notation_cannot_force_is_refused_by_name(

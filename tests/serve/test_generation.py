@@ -6,9 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from groschen.records import SamplingParams
+from groschen.records import FinishReason, SamplingParams
 from groschen.serve.answer import Answer, answer_of, token_text, whole_answers
-from groschen.serve.events import Content, Finished, Reasoning, TokenInfo, ToolArguments, ToolBegin, ToolEnd
+from groschen.serve.events import (
+    Content,
+    Event,
+    Finished,
+    Reasoning,
+    TokenInfo,
+    ToolArguments,
+    ToolBegin,
+    ToolEnd,
+)
 from groschen.serve.faults import ApiFault
 from groschen.serve.forms.form import HERMES
 from groschen.serve.generation import Ask, Piece, _Sample, check_length, generate
@@ -145,10 +154,9 @@ def test_a_template_is_told_nothing_that_it_does_not_read() -> None:
             ({"arguments": {"messages": []}}, "chat_template_kwargs.messages"),
             ({"effort": "high"}, "reasoning_effort"),
             ({"effort": "none"}, "reasoning_effort"),
-            ({"thinking": False}, "thinking"),
             ({"has_tools": True}, "tools"),
         ):
-            settings = {"thinking": None, "effort": None, "arguments": {}, "has_tools": False, **given}
+            settings = {"effort": None, "arguments": {}, "has_tools": False, **given}
             with pytest.raises(ApiFault) as raised:
                 template_settings(served, **settings)
             assert raised.value.error.param == param and raised.value.status == 400
@@ -157,28 +165,26 @@ def test_a_template_is_told_nothing_that_it_does_not_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "thinking", "effort", "expected"),
+    ("source", "effort", "expected"),
     [
-        ("{{ enable_thinking }}", None, "none", {"enable_thinking": False}),
-        ("{{ enable_thinking }}", None, "low", {"enable_thinking": True}),
-        ("{{ enable_thinking }}", False, None, {"enable_thinking": False}),
-        ("{{ thinking }}", True, None, {"thinking": True}),
-        ("{{ reasoning_effort }}", None, "high", {"reasoning_effort": "high"}),
+        ("{{ enable_thinking }}", "none", {"enable_thinking": False}),
+        ("{{ enable_thinking }}", "low", {"enable_thinking": True}),
+        ("{{ thinking }}", "low", {"thinking": True}),
+        ("{{ reasoning_effort }}", "high", {"reasoning_effort": "high"}),
         (
-            "{{ reasoning_effort }}{{ thinking }}", None, "none",
+            "{{ reasoning_effort }}{{ thinking }}", "none",
             {"reasoning_effort": "none", "thinking": False},
         ),
-        ("{{ enable_thinking }}", None, None, {}),
+        ("{{ enable_thinking }}", None, {}),
     ],
 )  # fmt: skip
 def test_the_effort_reaches_the_template_under_its_own_name(
-    source: str, thinking: bool | None, effort: str | None, expected: dict[str, object],
-    monkeypatch: pytest.MonkeyPatch,
+    source: str, effort: str | None, expected: dict[str, object], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     async def work(host: Host) -> None:
         served = host.models[0]
         monkeypatch.setitem(served.opened.text.chat_template().sources, "default", source)
-        found = template_settings(served, thinking=thinking, effort=effort, arguments={}, has_tools=False)
+        found = template_settings(served, effort=effort, arguments={}, has_tools=False)
         assert found == expected
 
     run(work)
@@ -211,6 +217,26 @@ def test_a_second_call_is_cut_off_where_only_one_is_allowed() -> None:
         kinds = [type(event) for event in events]
         assert kinds.count(ToolBegin) == kinds.count(ToolEnd) == 1
         assert events[-1] == Finished("tool_calls") and sample.has_ended
+
+    run(work)
+
+
+@pytest.mark.parametrize("broken", ['{"a": oops}}', '{"a": 1}, oops}'])
+def test_a_broken_call_ends_no_answer_and_its_text_goes_out(broken: str) -> None:
+    async def work(host: Host) -> None:
+        served = host.models[0]
+        served.form = replace(HERMES, shows_tools=True)
+        ask = replace(ASK, tools=[{"type": "function", "function": {"name": "f"}}], parallel_tool_calls=False)
+        sample = _Sample(served, ask, False, "freely")
+        events: list[Event] = []
+        text = f'<tool_call>\n{{"name": "f", "arguments": {broken}\n</tool_call> and so on'
+        for each in served.opened.text.tokenizer.encode(text):
+            sample._push(each, False, events)
+            assert not sample._has_to_end(events)
+        events += sample._parser.finish(FinishReason.STOP)
+        told = "".join(event.text for event in events if isinstance(event, Content | ToolArguments))
+        assert ToolEnd(0, is_complete=False) in events and events[-1] == Finished("stop")
+        assert "oops" in told and told.endswith("and so on")
 
     run(work)
 

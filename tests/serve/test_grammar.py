@@ -1,6 +1,7 @@
 """A text in a grammar is of its language, whoever draws it; what cannot be enforced is refused by name."""
 
 import json
+import random
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from groschen.engine.engine import EngineConfig
 from groschen.engine.open import open_engine
 from groschen.errors import BadRequest, Unsupported
 from groschen.records import FinishReason, Guide, Request, SamplingParams
+from groschen.serve import grammar as grammar_module
 from groschen.serve.grammar import Format, Grammar, Grammars, JsonObject, JsonSchema, Regex, json_rule
 
 END = 256
@@ -231,6 +233,16 @@ def test_a_mask_has_no_bits_beyond_the_vocabulary(grammars: Grammars) -> None:
 def test_without_an_end_token_it_is_refused_in_a_sentence() -> None:
     with pytest.raises(Unsupported, match="has no end token"):
         Grammars(byte_tokenizer(), ())
+
+
+def test_a_text_that_needs_too_many_states_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One state for each choice of the last 10 letters, with a limit that a short text reaches."""
+    monkeypatch.setattr(grammar_module, "_MOST_STATES", 200)
+    guide, coin = Grammars(byte_tokenizer(), {END}).guide(Regex("[ab]*a[ab]{9}")), random.Random(0)
+    for _ in range(400):
+        guide.accept(ids(coin.choice("ab"))[0])
+    with pytest.raises(BadRequest, match="cannot be followed any further"):
+        guide.allowed()
 
 
 @pytest.mark.real

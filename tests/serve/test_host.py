@@ -2,6 +2,8 @@
 
 import asyncio
 import shutil
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,11 +15,12 @@ from groschen.engine.open import open_engine
 from groschen.errors import BadFile, DoesNotFit, UsageError
 from groschen.records import Completion, FinishReason, Request, SamplingParams
 from groschen.runs.checkpoints import Checkpoints
+from groschen.serve import host as host_module
 from groschen.serve import served as served_module
 from groschen.serve.engines import HostConfig
 from groschen.serve.faults import ApiFault
 from groschen.serve.host import Host
-from groschen.serve.served import Wanted, wanted_models
+from groschen.serve.served import Served, Wanted, wanted_models
 from groschen.serve.ticket import Ticket
 from serve.serving import PENNY
 
@@ -125,12 +128,19 @@ def test_cancelling_one_ticket_leaves_the_others_as_they_were() -> None:
     run(work)
 
 
-def test_an_engine_that_fails_ends_its_tickets_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+class Panic(BaseException):
+    """As one in Rust arrives: no Exception."""
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, Panic])
+def test_an_engine_that_fails_ends_its_tickets_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
     async def work(host: Host) -> None:
         open_now = [await host.submit("penny", request(seed, 900)) for seed in range(3)]
 
         def broken() -> None:
-            raise RuntimeError("out of thin air")
+            raise kind("out of thin air")
 
         monkeypatch.setattr(host.models[0].opened.engine, "step", broken)
         for ticket in open_now:
@@ -193,6 +203,52 @@ def test_stopping_lets_open_requests_end_and_takes_no_new_ones() -> None:
         assert raised.value.status == 503
         assert len((await collect(ticket))[0].token_ids) == 100
         await stopping
+
+    run(work)
+
+
+def test_stopping_lets_work_that_has_begun_go_on() -> None:
+    async def work(host: Host) -> None:
+        async def embed() -> list[int]:
+            with host.working():
+                return [await host.run("penny", lambda engine: engine.policy_version) for _ in range(20)]
+
+        begun = asyncio.create_task(embed())
+        await asyncio.sleep(0)
+        stopping = asyncio.create_task(host.stop(30))
+        await asyncio.sleep(0)
+        with pytest.raises(ApiFault, match="shutting down"):
+            await embed()
+        assert await begun == [0] * 20
+        await stopping
+
+    run(work)
+
+
+def test_what_waits_for_the_text_thread_after_the_time_to_stop_ends_with_503() -> None:
+    async def work(host: Host) -> None:
+        goes_on = threading.Event()
+        tasks = [asyncio.create_task(host.prepare(goes_on.wait, 30)) for _ in range(2)]
+        await asyncio.sleep(0)
+        await host.stop(0.0)
+        for task in tasks:
+            with pytest.raises(ApiFault, match="shut down") as raised:
+                await task
+            assert raised.value.status == 503
+        goes_on.set()
+
+    run(work)
+
+
+def test_work_between_steps_lets_the_engine_make_its_steps() -> None:
+    async def work(host: Host) -> None:
+        ticket = await host.submit("penny", request())
+
+        async def interrupt() -> None:
+            while not ticket.has_ended:
+                await host.run("penny", lambda _: time.sleep(0.002))
+
+        await asyncio.wait_for(asyncio.gather(*(interrupt() for _ in range(4))), 10)
 
     run(work)
 
@@ -272,6 +328,30 @@ def test_a_damaged_checkpoint_is_never_taken(followed: Path) -> None:
         assert host.models[0].step == 1
 
     run(work, (Wanted(name="run", source=str(followed), follows=True),))
+
+
+def test_a_run_that_cannot_be_read_for_a_while_is_still_followed(
+    followed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = Served.newer
+    faults = [OSError("stale")] * 3
+    said: list[object] = []
+
+    def unsteady(served: Served) -> Path | None:
+        if faults:
+            raise faults.pop()
+        return newer(served)
+
+    async def work(host: Host) -> None:
+        Checkpoints(followed).save(2, lambda folder: write_penny(folder, 0.2))
+        while host.models[0].step != 2:
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(host_module, "_WATCH_S", 0.01)
+    monkeypatch.setattr(Served, "newer", unsteady)
+    monkeypatch.setattr(host_module.log, "warning", lambda *args: said.append(args))
+    run(work, (Wanted(name="run", source=str(followed), follows=True),))
+    assert len(said) == 1, "once, and not at every look"
 
 
 def test_weights_that_turn_out_to_be_unfit_leave_the_old_ones_in_service(

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import time
 from pathlib import Path
 
 import openai
@@ -96,7 +97,7 @@ def test_a_key_is_added_and_taken_back_while_the_server_runs(keys: Path) -> None
     assert client.get("/v1/models", headers=bearer(second)).status_code == 200
 
 
-@pytest.mark.parametrize("damage", ["missing", "garbage", "writable"])
+@pytest.mark.parametrize("damage", ["missing", "garbage", "writable", "made writable"])
 def test_a_file_that_broke_lets_nobody_in(keys: Path, damage: str) -> None:
     key, client = make_key("anna", keys), client_of(keys)
     match damage:
@@ -107,6 +108,9 @@ def test_a_file_that_broke_lets_nobody_in(keys: Path, damage: str) -> None:
         case "writable":
             keys.chmod(0o666)
             keys.write_text(keys.read_text() + "\n")
+        case "made writable":
+            time.sleep(0.05)  # the clock of a file system has steps of some milliseconds
+            keys.chmod(0o666)
     answer = client.get("/v1/models", headers=bearer(key))
     assert answer.status_code == 503 and answer.json()["error"]["code"] == "keys_unreadable"
     assert str(keys) not in answer.text

@@ -192,6 +192,7 @@ def test_a_name_that_points_here_by_rebinding_is_refused(host: str, status: int)
         ({"origin": "http://localhost:8000"}, 200),
         ({"origin": "http://localhost:3000"}, 403),
         ({"origin": "null"}, 403),
+        ({"origin": "http://["}, 403),  # no address at all
     ],
 )
 def test_a_page_of_another_origin_starts_nothing(headers: dict[str, str], status: int) -> None:

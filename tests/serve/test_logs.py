@@ -4,6 +4,7 @@ import http.client
 import io
 import json
 import logging
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from groschen.serve import logs
+from groschen.errors import BadFile
+from groschen.serve import chat, logs
 from groschen.serve.logs import RequestLog
 from serve.serving import PUZZLE, Server
 
@@ -137,6 +139,18 @@ def test_somebody_who_watches_reads_a_sentence() -> None:
 
 
 @pytest.mark.usefixtures("restored")
+def test_a_terminal_obeys_no_client() -> None:
+    stream = io.StringIO()
+    logs.set_up(stream, is_plain=True)
+    client = app_of(shows_text=True)
+    client.get("/v1/%1b]0;x%07%0a12:00:00")
+    client.post("/v1/echo", content="\x1b[2J\n\x9b1m\u202eGrüße")
+    first, second = stream.getvalue().splitlines()
+    assert first.isprintable() and r"/v1/\x1b]0;x\x07\n12:00:00 404" in first
+    assert second.isprintable() and second.endswith(r"\x1b[2J\n\x9b1m\u202eGrüße")
+
+
+@pytest.mark.usefixtures("restored")
 def test_the_line_of_a_generation_counts_its_tokens(server: Server) -> None:
     stream = io.StringIO()
     logs.set_up(stream)
@@ -156,6 +170,19 @@ def test_the_line_of_a_generation_counts_its_tokens(server: Server) -> None:
 
 
 @pytest.mark.usefixtures("restored")
+def test_the_cause_of_a_500_is_in_the_log_alone(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise BadFile("a secret file is corrupt")
+
+    monkeypatch.setattr(chat, "ask_of", broken)
+    stream = io.StringIO()
+    logs.set_up(stream)
+    reply = server.chat()
+    assert reply.status == 500 and "secret" not in reply.body.decode()
+    assert any("a secret file is corrupt" in line.get("exception", "") for line in lines_of(stream))
+
+
+@pytest.mark.usefixtures("restored")
 def test_a_client_that_leaves_is_in_the_log(server: Server) -> None:
     stream = io.StringIO()
     logs.set_up(stream)
@@ -168,3 +195,16 @@ def test_a_client_that_leaves_is_in_the_log(server: Server) -> None:
     assert server.is_empty()
     (line,) = requests_of(stream, 1)
     assert line["finish_reasons"] == ["abort"] and line["generated_tokens"] > 0
+
+
+@pytest.mark.usefixtures("restored")
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/glance"])
+def test_a_client_that_leaves_in_its_body_is_no_failure(server: Server, path: str) -> None:
+    stream = io.StringIO()
+    logs.set_up(stream)
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 50\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(head.encode() + b"{")
+    requests_of(stream, 1)
+    (line,) = lines_of(stream)
+    assert (line["route"], line["status"], line["level"]) == (path, logs.CLIENT_GONE, "info")

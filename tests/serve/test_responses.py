@@ -279,7 +279,12 @@ def test_settings_that_are_left_out_are_the_models() -> None:
 
 @pytest.mark.parametrize(
     ("tools", "choice"),
-    [([TOOL], {"type": "function", "name": "h"}), ([TOOL, TOOL], "auto"), ([], "required")],
+    [
+        ([TOOL], {"type": "function", "name": "h"}),
+        ([TOOL, TOOL], "auto"),
+        ([], "required"),
+        ([{**TOOL, "name": "none"}], {"type": "function", "name": "none"}),
+    ],
 )
 def test_a_choice_that_can_not_be_is_refused(tools: list[Any], choice: Any) -> None:
     with pytest.raises(faults.ApiFault):

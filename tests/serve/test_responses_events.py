@@ -120,6 +120,14 @@ def test_an_item_that_the_length_cut_is_incomplete(events: tuple[Event, ...]) ->
     assert sent[-1]["type"] == "response.output_item.done" and sent[-1]["item"]["status"] == "incomplete"
 
 
+def test_a_call_that_broke_is_incomplete() -> None:
+    view, sent = run((ToolBegin(0, "call_a", "f"), ToolArguments(0, "{"), ToolEnd(0, is_complete=False)))
+    assert view.items[0].status == "incomplete"
+    assert [each["item"]["status"] for each in sent if each["type"] == "response.output_item.done"] == [
+        "incomplete"
+    ]
+
+
 def test_an_answer_of_no_text_is_a_message_without_text() -> None:
     view, events = run((Finished("stop"),))
     assert msgspec.to_builtins(view.items)[0]["content"][0]["text"] == ""

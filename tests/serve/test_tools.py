@@ -6,12 +6,15 @@ from typing import Any
 
 import jsonschema
 import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers
 
 from groschen.engine.open import open_engine
 from groschen.serve.calling import CallGuide, can_follow, markers
 from groschen.serve.forms import form as forms
 from groschen.serve.forms.forced import tool_choice_grammar
 from groschen.serve.grammar import Grammar, Grammars
+from groschen.text.tokenizer import SpecialIds, Tokenizer
 from serve.serving import PUZZLE, Reply, Server
 
 WEATHER = {
@@ -112,6 +115,7 @@ def test_calls_and_their_results_are_read_back(tooled: Server) -> None:
         ({"tool_choice": "required", "response_format": {"type": "json_object"}}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice"),
         ({"tools": [tool("auto", NOTHING)]}, "tools"),
+        ({"tools": [tool("clock", NOTHING), tool("clock", WEATHER)]}, "tools"),
         ({"tools": [tool("not a name", NOTHING)]}, "tools[0].function.name"),
         ({"guided_regex": "a+"}, "guided_regex"),
     ],
@@ -147,17 +151,52 @@ def test_a_call_is_free_to_begin_and_then_bound(form: forms.Form) -> None:
     assert written is not None
     before = "" if form.is_bare else "I look it up. "
     call = f'{written.before}weather{written.middle}{{"town": "Ulm", "days": 3}}{written.after}'
-    twin = guide.fork()
+    twin, free = guide.fork(), guide.allowed()
     was_bound = False
     for token_id in tokenizer.encode(before + call):
         mask = guide.allowed()
         was_bound |= mask is not None
         assert mask is None or mask[token_id // 8] >> token_id % 8 & 1, tokenizer.token_bytes(token_id)
         guide.accept(token_id)
-    assert was_bound and twin.allowed() is None
+    assert was_bound and twin.allowed() == free
     end = min(opened.engine.end_ids)
     last = guide.allowed()
     assert last is not None and last[end // 8] >> end % 8 & 1
+
+
+def joining(*pairs: str) -> Tokenizer:
+    """A vocabulary of bytes, of these pairs of them, and of an end token."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate([*letters, *pairs])}
+    backend = Backend(models.BPE(vocabulary, [(pair[0], pair[1]) for pair in pairs]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<end>"])
+    return Tokenizer(backend, SpecialIds(eos=(len(vocabulary),)))
+
+
+LINE = "\u010a"  # a line break, as byte-level vocabularies spell it
+
+
+@pytest.mark.parametrize(
+    ("form", "begun", "then"), [(forms.LLAMA, '{"', "n"), (forms.HERMES, "<tool_call>\n", '{"')]
+)
+def test_a_call_is_bound_though_a_token_goes_on_behind_its_marker(
+    form: forms.Form, begun: str, then: str
+) -> None:
+    tokenizer = joining('{"', "{" + LINE, ">" + LINE)
+    lark = tool_choice_grammar(replace(form, shows_tools=True), SCHEMAS, "required", parallel=False)
+    calls = Grammars(tokenizer, tokenizer.eos_ids).guide(Grammar(lark))
+    guide = CallGuide(tokenizer, form, calls)
+
+    def allows(text: str) -> bool:
+        mask, (token_id,) = guide.allowed(), tokenizer.encode(text)
+        return mask is None or bool(mask[token_id // 8] >> token_id % 8 & 1)
+
+    assert allows("x") and allows("{\n") == (not form.is_bare)  # no call begins so
+    for token_id in tokenizer.encode(begun):
+        guide.accept(token_id)
+    assert allows(then) and not allows("x")
 
 
 def test_text_without_a_call_is_never_bound() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers
 
+from groschen import machine
 from groschen.errors import BadRequest
 from groschen.text.chat import ChatTemplate
 from groschen.text.guard import Guard, unused_characters
@@ -158,6 +159,18 @@ def test_marked_content_holds_no_control_token_and_loses_nothing(guard: Guard, p
     assert not any(control in marked for control in guard.tokenizer.control)
     ids = guard.encode(marked, "\ue000").ids
     assert not set(ids) & set(guard.tokenizer.control.values())
+
+
+def test_a_content_of_control_tokens_alone_is_marked_in_one_go(guard: Guard) -> None:
+    text, begun = "<|end|>" * 40_000, machine.seconds()
+    assert guard.mark(text, "\ue000") == "<\ue000|end|>" * 40_000
+    assert machine.seconds() - begun < 2, "by the square of its length it takes half a minute"
+
+
+def test_a_long_white_space_is_looked_at_once(guard: Guard) -> None:
+    text, begun = " " * 40_000 + "x", machine.seconds()
+    assert list(guard._sections(text)) == [(text, "")]
+    assert machine.seconds() - begun < 2, "by the square of its length it takes ten seconds"
 
 
 def test_text_with_every_private_character_is_refused() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,9 +20,9 @@ from groschen.serve.faults import HANDLERS, fault_of
 from groschen.serve.host import Host
 from groschen.serve.keys import KeyFile, RequireKey
 from groschen.serve.limits import LOCAL_NAMES, MAX_BODY_BYTES, BodyLimit, KnownHosts, QueueLimit
-from groschen.serve.logs import RequestLog
+from groschen.serve.logs import CLIENT_GONE, RequestLog
 from groschen.serve.metrics import Metrics
-from groschen.serve.wire import CLIENT_GONE, ClientGoneError
+from groschen.serve.wire import ClientGoneError
 
 log = logging.getLogger("groschen.serve")
 
@@ -87,8 +87,7 @@ def application(make_host: Callable[[], Host], config: AppConfig | None = None) 
         openapi.route(),
         *pages.routes(),
     ]
-    handlers = {**HANDLERS, ClientGoneError: _nobody}
-    del handlers[Exception]  # Starlette would answer it outside of everything
+    handlers = {**HANDLERS, ClientGoneError: _nobody, ClientDisconnect: _nobody}
     app = Starlette(routes=routes, middleware=around, exception_handlers=handlers, lifespan=lifespan)
     return app
 
@@ -117,7 +116,6 @@ class _CatchAll:
             await fault_of(error, request_id=request_id).response()(scope, receive, send)
 
 
-async def _nobody(_: Request, error: Exception) -> Response:
+async def _nobody(_request: Request, _error: Exception) -> Response:
     """The client has gone; what is returned reaches nobody but the log."""
-    assert isinstance(error, ClientGoneError)
     return Response(status_code=CLIENT_GONE)

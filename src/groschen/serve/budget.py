@@ -111,11 +111,11 @@ class ReasoningGuide:
             return None
         match self._phase:
             case _Phase.BEFORE:
-                return _union(self.then.allowed(), mask_of(self.tags.open_ids[:1]))
+                return union(self.then.allowed(), mask_of(self.tags.open_ids[:1]))
             case _Phase.INSIDE:
                 return self.tags.thinking(self.tags.begun(self._text))
             case _Phase.GAP if self._num_gaps < _MOST_GAPS:
-                return _union(self.then.allowed(), mask_of(self.tags.gap_ids))
+                return union(self.then.allowed(), mask_of(self.tags.gap_ids))
         return self.then.allowed()
 
     def accept(self, token_id: int) -> None:
@@ -180,7 +180,8 @@ class ReasoningGuide:
         return mask is None or (token_id < 8 * len(mask) and bool(mask[token_id // 8] >> token_id % 8 & 1))
 
 
-def _union(one: bytes | None, other: bytes) -> bytes | None:
+def union(one: bytes | None, other: bytes) -> bytes | None:
+    """The mask of what either mask allows; None allows all."""
     if one is None:
         return None
     both = int.from_bytes(one, "little") | int.from_bytes(other, "little")

@@ -13,6 +13,7 @@ from groschen.serve import faults
 from groschen.serve.fields import CHANGES_NOTHING, Form, Other, Strict
 from groschen.serve.formats import GuidedFields, ResponseFormat, format_of
 from groschen.serve.generation import Ask
+from groschen.serve.guides import check_names
 from groschen.serve.sampling_fields import HARMLESS, sampling_of
 from groschen.text.messages import Message
 
@@ -135,7 +136,6 @@ class ChatRequest(GuidedFields, kw_only=True):
     chat_template_kwargs: JsonObject | None = None
 
 
-_RESERVED = ("auto", "none", "required")
 _ONLY_TEXT = Other("the models here read text only; send parts of the type 'text'")
 
 FORM: Form[ChatRequest] = Form(
@@ -175,10 +175,11 @@ def ask_of(request: ChatRequest, defaults: SamplingParams) -> Ask:
         max_tokens=_max_tokens(request),
         top_logprobs=request.top_logprobs or 0,
     )
-    tools = [_tool(tool) for tool in request.tools or ()]
+    tools = request.tools or []
+    check_names([tool.function.name for tool in tools])
     return Ask(
         model=request.model, messages=[_message(each, i) for i, each in enumerate(request.messages)],
-        tools=tools, tool_choice=_tool_choice(request),
+        tools=[_tool(tool) for tool in tools], tool_choice=_tool_choice(request),
         parallel_tool_calls=request.parallel_tool_calls is not False,
         format=format_of(request.response_format, request), sampling=sampling, n=request.n or 1,
         reasoning_effort=request.reasoning_effort, thinking_budget=_budget(request),
@@ -229,10 +230,6 @@ def _tool_choice(request: ChatRequest) -> str:
 def _tool(tool: Tool) -> Message:
     """As chat templates expect it: without what was not said."""
     found: dict[str, object] = msgspec.to_builtins(tool.function)
-    if tool.function.name in _RESERVED:
-        raise faults.invalid(
-            f"A tool can't be named {tool.function.name!r}; it is a value of 'tool_choice'.", "tools"
-        )
     return {
         "type": "function",
         "function": {name: value for name, value in found.items() if value is not None},

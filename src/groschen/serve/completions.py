@@ -7,11 +7,11 @@ API reference, "Completions (legacy)"; lm-eval's `local-completions` reads `toke
 """
 
 import asyncio
-import codecs
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -25,6 +25,7 @@ from groschen.serve.generation import Generation, Piece, Usage, generate
 from groschen.serve.host import Host, host_of
 from groschen.serve.sampling_fields import wants_usage
 from groschen.serve.wire import DONE, ChunkHead, Emit, EventStream, data, json_response, unless_gone
+from groschen.text.stream import TextStream
 from groschen.text.tokenizer import Tokenizer
 
 PATH = "/v1/completions"
@@ -52,6 +53,12 @@ class _Opened:
     prompts: list[PromptAsk]
     generations: list[Generation]
 
+    @property
+    def seed(self) -> int | None:
+        """The seed that repeats the answer; None where each prompt has drawn its own."""
+        seeds = {each.seed for each in self.generations}
+        return seeds.pop() if len(seeds) == 1 else None
+
     async def close(self) -> None:
         """Give up what has not ended."""
         for generation in self.generations:
@@ -69,9 +76,16 @@ class _Opened:
 
 
 async def _begin(host: Host, body: CompletionRequest) -> _Opened:
-    """Submit every prompt, or none."""
-    served, given = host.served(body.model), prompts_of(body)
-    prompts = await host.prepare(ask_of, body, served, given)
+    """Submit every prompt, or none; all of them to the same weights."""
+    prompts = await host.prepare(ask_of, body, host.served(body.model), prompts_of(body))
+    while True:
+        opened = _Opened(prompts, await _submitted(host, prompts))
+        if len({each.fingerprint for each in opened.generations}) == 1:
+            return opened
+        await opened.close()  # the weights changed between two prompts: an answer is that of one policy
+
+
+async def _submitted(host: Host, prompts: Sequence[PromptAsk]) -> list[Generation]:
     found: dict[int, Generation] = {}
 
     async def one(index: int) -> None:
@@ -83,7 +97,7 @@ async def _begin(host: Host, body: CompletionRequest) -> _Opened:
         for generation in found.values():
             await generation.close()
         raise
-    return _Opened(prompts, [found[index] for index in range(len(prompts))])
+    return [found[index] for index in range(len(prompts))]
 
 
 async def _all(tasks: "Sequence[asyncio.Task[None]]") -> None:
@@ -108,20 +122,29 @@ async def _whole(host: Host, body: CompletionRequest) -> Json:
         await _all([asyncio.create_task(one(index)) for index in range(len(answers))])
     finally:
         await opened.close()
-    choices = []
-    for index, group in enumerate(answers):
-        view = _View(opened.generations[index], opened.prompts[index], body)
-        choices += [view.choice(index * len(group) + i, i, sample) for i, sample in enumerate(group)]
     return {
         "id": new_id("cmpl"),
         "object": "text_completion",
         "created": created,
         "model": body.model,
-        "choices": choices,
+        "choices": await asyncio.to_thread(_choices, opened, answers, body),
         "usage": usage_json(_counted(opened.usage(), body)),
         "system_fingerprint": opened.generations[0].fingerprint,
-        "seed": opened.generations[0].seed,
+        "seed": opened.seed,
     }
+
+
+def _choices(
+    opened: _Opened, answers: Sequence[Sequence[Answer]], body: CompletionRequest
+) -> list[msgspec.Raw]:
+    """The choices as JSON, each by itself: the lists of long prompts would hold up the event loop."""
+    found = []
+    for index, group in enumerate(answers):
+        view = _View(opened.generations[index], opened.prompts[index], body)
+        for sample, whole in enumerate(group):
+            choice = view.choice(index * len(group) + sample, sample, whole)
+            found.append(msgspec.Raw(msgspec.json.encode(choice)))
+    return found
 
 
 def _counted(usage: Usage, body: CompletionRequest) -> Usage:
@@ -144,23 +167,22 @@ class _View:
     def choice(self, index: int, sample: int, whole: Answer) -> Json:
         """A whole sample."""
         assert whole.finished is not None, "a generation ends every sample"
-        text, tokens = "".join(whole.content), whole.tokens
-        reason = whole.finished.reason
+        text, tokens, finished = "".join(whole.content), whole.tokens, whole.finished
         if self.body.max_tokens == 0:
-            text, tokens, reason = "", [], "length"
+            text, tokens, finished = "", [], Finished("length")
         logprobs = None
         if self.body.logprobs is not None:
             listing = Listing(self.tokenizer)
             if self.body.echo:
-                listing.add_prompt(self.generation.completions[sample])
+                listing.add_prompt(self.generation.completions[sample], self.prompt.text)
             listing.add(tokens)
             logprobs = listing.json()
         return {
             "index": index,
             "text": self.prompt.text + text if self.body.echo else text,
             "logprobs": logprobs,
-            "finish_reason": reason,
-            "stop_reason": whole.finished.stop,
+            "finish_reason": finished.reason,
+            "stop_reason": finished.stop,
             "seed": self.generation.seed,
         }
 
@@ -168,32 +190,39 @@ class _View:
 class Listing:
     """Tokens in the form of the completions API: four lists of one length.
 
-    Offsets count characters of the text that is returned.
+    Offsets count characters of the text that is returned, as if no stop string had cut it: special tokens
+    that it leaves out have no width.
     """
 
-    def __init__(self, tokenizer: Tokenizer, offset: int = 0) -> None:
-        self._tokenizer, self.offset = tokenizer, offset
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self._offset = tokenizer, 0
+        self._stream = TextStream(tokenizer)
         self._lists: dict[str, list[object]] = {
             "tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": [],
         }  # fmt: skip
 
-    def add_prompt(self, completion: Completion) -> None:
-        """The prompt's tokens; nothing is before the first, so it has no logprob."""
+    def add_prompt(self, completion: Completion, text: str) -> None:
+        """The prompt's tokens; nothing is before the first, so it has no logprob. text: as it is echoed."""
         ids, logprobs = completion.prompt_ids, (None, *completion.prompt_logprobs)
         alternatives: Sequence[Alternatives | None] = (None, *completion.prompt_alternatives)
         if not completion.prompt_alternatives:
             alternatives = [None] * len(ids)
+        stream = TextStream(self._tokenizer, skip_special=False)
+        self._offset = len(text) - len(self._tokenizer.decode(ids))  # below 0: tokens put before a text
         for token_id, logprob, others in zip(ids, logprobs, alternatives, strict=True):
             listed = () if others is None else zip(others.token_ids, others.logprobs, strict=True)
             pairs = [(self._tokenizer.token_bytes(other), value) for other, value in listed]
             self._append(self._tokenizer.token_bytes(token_id), logprob, pairs)
+            self._offset += len(stream.push([token_id]))
+        self._offset = len(text)
 
     def add(self, tokens: Sequence[TokenInfo]) -> None:
         """Tokens that were drawn, the one that ended the text included."""
         for token in tokens:
             others = [(text, value) for _, text, value in token.alternatives]
-            self._append(token.text_bytes, token.logprob, others, is_shown=not token.is_end)
+            self._append(token.text_bytes, token.logprob, others)
+            if not token.is_end:
+                self._offset += len(self._stream.push([token.id]))
 
     def json(self) -> Json:
         """The lists so far, which are begun anew."""
@@ -201,14 +230,7 @@ class Listing:
         self._lists = {name: [] for name in self._lists}
         return lists
 
-    def _append(
-        self,
-        text: bytes,
-        logprob: float | None,
-        others: Sequence[tuple[bytes, float]],
-        *,
-        is_shown: bool = True,
-    ) -> None:
+    def _append(self, text: bytes, logprob: float | None, others: Sequence[tuple[bytes, float]]) -> None:
         top: dict[str, float] | None = None
         if logprob is not None:
             top = {}
@@ -217,9 +239,7 @@ class Listing:
         self._lists["tokens"].append(token_text(text))
         self._lists["token_logprobs"].append(logprob)
         self._lists["top_logprobs"].append(top)
-        self._lists["text_offset"].append(self.offset)
-        if is_shown:
-            self.offset += len(self._decoder.decode(text))
+        self._lists["text_offset"].append(max(self._offset, 0))
 
 
 class _Chunks:
@@ -234,7 +254,7 @@ class _Chunks:
             "created": int(time.time()),
             "model": body.model,
             "system_fingerprint": opened.generations[0].fingerprint,
-            "seed": opened.generations[0].seed,
+            "seed": opened.seed,
         }
         if wants_usage(body):
             self._head["usage"] = None
@@ -259,10 +279,9 @@ class _Chunks:
         generation, body = self._opened.generations[index], self._body
         text = "".join(event.text for event in piece.events if isinstance(event, Content))
         finished = next((event for event in piece.events if isinstance(event, Finished)), None)
-        reason = None if finished is None else finished.reason
         tokens = piece.tokens
         if body.max_tokens == 0:
-            text, tokens = "", ()
+            text, tokens, finished = "", (), finished and Finished("length")
         is_first = number not in self._listings
         if is_first:
             self._listings[number] = Listing(generation.served.opened.text.tokenizer)
@@ -275,6 +294,7 @@ class _Chunks:
             "index": number,
             "text": text,
             "logprobs": listing.json() if body.logprobs is not None else None,
-            "finish_reason": reason,
+            "finish_reason": None if finished is None else finished.reason,
             "stop_reason": None if finished is None else finished.stop,
+            "seed": generation.seed,
         }

@@ -17,7 +17,7 @@ from groschen.serve.generation import Ask
 from groschen.serve.sampling_fields import HARMLESS, sampling_of
 from groschen.serve.served import Served
 
-MOST_PROMPTS = 1024
+MOST_PROMPTS = 1024  # and samples of all of them: each waits by itself, and all are in one answer
 _DEFAULT_TOKENS = 16  # as OpenAI's API has it
 
 Ids = list[int]
@@ -66,10 +66,15 @@ def prompts_of(request: CompletionRequest) -> list[str | Ids]:
             )
     if not 1 <= len(prompts) <= MOST_PROMPTS:
         raise faults.invalid(f"'prompt' has {len(prompts)} entries; expected 1 to {MOST_PROMPTS}", "prompt")
+    if len(prompts) * (request.n or 1) > MOST_PROMPTS:
+        raise faults.invalid(f"'prompt' times 'n' asks for more than {MOST_PROMPTS} samples; send less", "n")
     if request.max_tokens == 0 and not request.echo:
         raise faults.invalid("'max_tokens' 0 draws nothing; it is of use only with 'echo'", "max_tokens")
     if request.stream and request.echo and request.logprobs is not None:
         raise faults.not_honoured("stream", "with 'echo' and 'logprobs' the answer comes whole; send false")
+    if (request.n or 1) > 1 and request.echo and request.logprobs is not None:
+        why = "with 'echo' and 'logprobs' each sample would repeat the lists of its prompt; send 1"
+        raise faults.not_honoured("n", why)
     return prompts
 
 

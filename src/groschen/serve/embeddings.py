@@ -90,8 +90,9 @@ async def _embed(host: Host, body: EmbeddingsRequest) -> Embeddings:
     width = served.opened.engine.model.config.width
     if body.dimensions not in (None, width):
         raise faults.not_honoured("dimensions", f"the vectors of {body.model!r} have {width}; leave it out")
-    texts = await host.prepare(_token_ids, served, body.input)
-    vectors = await _vectors(host, body.model, texts)
+    with host.working():
+        texts = await host.prepare(_token_ids, served, body.input)
+        vectors = await _vectors(host, body.model, texts)
     is_text = body.encoding_format == "base64"
     data = [Embedding(i, _base64(each) if is_text else each.tolist()) for i, each in enumerate(vectors)]
     count = sum(map(len, texts))
@@ -100,15 +101,16 @@ async def _embed(host: Host, body: EmbeddingsRequest) -> Embeddings:
 
 async def _vectors(host: Host, name: str, texts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
     """A vector for each text, all of the same weights. Between any two chunks, the engine makes a step for
-    everybody else.
+    everybody else; of all texts on the server, one at a time is read.
     """
     while True:
         pooled: list[torch.Tensor] = []
         versions = set()
         for ids in texts:
             mean = Mean(ids)
-            while not mean.is_whole:
-                versions.add(await host.run(name, mean.go_on))
+            async with host.reading:
+                while not mean.is_whole:
+                    versions.add(await host.run(name, mean.go_on))
             pooled.append(mean.vector())
         if len(versions) == 1:
             return pooled

@@ -60,7 +60,7 @@ class Reports:
     """What the thread tells; called in the event loop."""
 
     ready: Callable[[Mapping[str, Lane]], None]  # every model is open
-    failed: Callable[[Exception], None]  # the thread has ended, or could not begin
+    failed: Callable[[BaseException], None]  # the thread has ended, or could not begin
     lost: Callable[[], None]  # one engine died
 
 
@@ -117,7 +117,7 @@ class EngineThread:
                 self._send()
         except GroschenError as error:
             self._fail(error)
-        except Exception as error:  # whatever it is, nobody may wait for a thread that is gone
+        except BaseException as error:  # Rust panics too: nobody may wait for a thread that is gone
             log.exception("the engines' thread failed")
             self._fail(error)
 
@@ -133,7 +133,7 @@ class EngineThread:
         self._tell(lambda: self._reports.ready(lanes))
         self._send()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         self._tell(lambda: self._reports.failed(error))
         self._send()
 
@@ -141,12 +141,8 @@ class EngineThread:
         """Carry out the commands that are there; sleep for one if there is nothing else to do."""
         if is_waiting:
             self._commands.get()()
-        while True:
-            try:
-                command = self._commands.get_nowait()
-            except queue.Empty:
-                return
-            command()
+        for _ in range(self._commands.qsize()):  # those that come meanwhile have to let a step pass
+            self._commands.get_nowait()()
 
     def _stop(self) -> None:
         self._is_stopping = True
@@ -182,7 +178,7 @@ class EngineThread:
                 self._pass_on(lane, lane.served.opened.engine.step())
             elif lane.next_weights is not None:
                 self._change(lane, lane.next_weights)
-        except Exception as error:  # an engine that failed must not leave its clients waiting
+        except BaseException as error:  # an engine that failed must not leave its clients waiting
             log.exception("the engine of %s failed", lane.served.name)
             self._end_lane(lane, error)
 
@@ -213,7 +209,7 @@ class EngineThread:
         for ticket in held:
             self._add(lane, ticket)
 
-    def _end_lane(self, lane: Lane, error: Exception) -> None:
+    def _end_lane(self, lane: Lane, error: BaseException) -> None:
         kind = "" if isinstance(error, GroschenError) else f"{type(error).__name__}: "
         lane.error = f"{kind}{error}"
         tickets = [*lane.tickets.values(), *lane.held]
@@ -250,7 +246,7 @@ def _fulfil(future: "Future[R]", lane: Lane, work: Callable[[Engine], R]) -> Non
         if lane.error is not None:
             raise dead(lane.error)
         future.set_result(work(lane.served.opened.engine))
-    except Exception as error:  # noqa: BLE001 - it is raised where the work was asked for
+    except BaseException as error:  # noqa: BLE001 - it is raised where the work was asked for
         future.set_exception(error)
 
 

@@ -45,17 +45,18 @@ class ToolArguments:
 
 @dataclass(frozen=True, slots=True)
 class ToolEnd:
-    """The arguments of a call are whole."""
+    """A call has ended; is_complete: its arguments are whole, as the form writes them."""
 
     index: int
+    is_complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The answer has ended. stop: the stop string that ended it."""
+    """The answer has ended. stop: the stop string, or the id of the `stop_token_ids`, that ended it."""
 
     reason: EndReason
-    stop: str | None = None
+    stop: str | int | None = None
 
 
 Event = Reasoning | Content | ToolBegin | ToolArguments | ToolEnd | Finished

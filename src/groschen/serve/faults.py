@@ -13,7 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from groschen.errors import BadRequest, DoesNotFit, GroschenError, Unsupported
+from groschen.errors import BadRequest, DoesNotFit, Unsupported
+
+_LONGEST_WORD = 100  # characters of what a client says that are looked at or shown
 
 
 class ErrorObject(msgspec.Struct):
@@ -68,7 +70,12 @@ class ApiFault(Exception):
 
 def short(text: str) -> str:
     """A client's own word, quoted and cut: an error is no place to repeat a megabyte."""
-    return repr(text if len(text) <= 100 else text[:100] + "…")
+    return repr(text if len(text) <= _LONGEST_WORD else text[:_LONGEST_WORD] + "…")
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that a client may have meant; only the beginning of a long one is compared."""
+    return next(iter(get_close_matches(word[:_LONGEST_WORD], sorted(known), n=1)), None)
 
 
 # -- 4xx: the request's fault
@@ -88,8 +95,8 @@ def not_honoured(param: str, why: str) -> ApiFault:
 def unknown_model(name: str, known: Iterable[str]) -> ApiFault:
     """404: no model of this name is served."""
     served = list(known)
-    near = get_close_matches(name, served, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"served here: {', '.join(map(repr, served)) or 'none'}"
+    near = nearest(name, served)
+    hint = f"did you mean '{near}'?" if near else f"served here: {', '.join(map(repr, served)) or 'none'}"
     return ApiFault(
         f"The model {short(name)} does not exist; {hint}", status=404, param="model", code="model_not_found"
     )
@@ -181,12 +188,13 @@ async def answer_error(request: Request, error: Exception) -> Response:
     return fault.response()
 
 
-# Starlette answers with these; whatever else escapes it sends on to the server's log as well.
+# What is the request's fault; whatever else escapes belongs into the log as well (`app.py`).
 HANDLERS = {
     ApiFault: answer_error,
-    GroschenError: answer_error,
+    BadRequest: answer_error,
+    DoesNotFit: answer_error,
+    Unsupported: answer_error,
     HTTPException: answer_error,
-    Exception: answer_error,
 }
 
 

@@ -9,8 +9,9 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
+from functools import cache
 from typing import Generic, TypeVar
 
 import msgspec
@@ -79,30 +80,27 @@ def convert(value: object, form: Form[T], where: Sequence[Step] = ()) -> T:
     """
     if isinstance(value, dict):
         _drop_nulls(value, form.record)
-    while True:
-        try:
+    try:
+        with suppress(msgspec.ValidationError):  # a field that changes nothing may be all that is wrong
             return msgspec.convert(value, form.record, strict=True)
-        except msgspec.ValidationError as error:
-            text, steps = _split(str(error))
-            unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text, re.DOTALL)
-            if unknown is None:
-                raise _wrong_value(text, steps, value, form, where) from None
-            name, owner = unknown[1], _at(value, steps)
-            if not isinstance(owner, dict) or name not in owner:  # a name that looks like msgspec's message
-                raise faults.invalid(
-                    "Unrecognized request argument supplied.", code="unknown_parameter"
-                ) from None
-            _pass_or_refuse(owner, steps, name, form, where)
-            del owner[name]  # it changes nothing; one field less in each round, so this ends
-        except RecursionError:
-            raise faults.invalid("The body is nested too deeply; 100 levels are plenty.") from None
+        _drop_harmless(value, form)
+        return msgspec.convert(value, form.record, strict=True)
+    except msgspec.ValidationError as error:
+        raise _fault(str(error), value, form, where) from None
+    except RecursionError:
+        raise faults.invalid("The body is nested too deeply; 100 levels are plenty.") from None
 
 
 def _drop_nulls(value: dict[str, object], record: type[msgspec.Struct]) -> None:
     """A field of the body that is null has its default, as in OpenAI's API."""
-    for each in msgspec.structs.fields(record):
-        if not each.required and value.get(each.encode_name, each) is None:
-            del value[each.encode_name]
+    for name in _optional_names(record):
+        if name in value and value[name] is None:
+            del value[name]
+
+
+@cache
+def _optional_names(record: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(each.encode_name for each in msgspec.structs.fields(record) if not each.required)
 
 
 def parse(body: bytes) -> object:
@@ -146,11 +144,11 @@ def _written(steps: Sequence[Step]) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
 
 
-def _without_numbers(steps: list[Step]) -> str:
+def _without_numbers(steps: Sequence[Step]) -> str:
     return re.sub(r"\[\d+\]", "[]", _written(steps))
 
 
-def _at(value: object, steps: list[Step]) -> object:
+def _at(value: object, steps: Sequence[Step]) -> object:
     for step in steps:
         if isinstance(step, int):
             value = value[step] if isinstance(value, list) and step < len(value) else None
@@ -163,26 +161,84 @@ def _at(value: object, steps: list[Step]) -> object:
 # --------------------------------------------------------------------------------------------------------
 
 
-def _pass_or_refuse(
-    owner: dict[str, object], steps: list[Step], name: str, form: Form[T], where: Sequence[Step]
-) -> None:
-    """Return if the field changes nothing, raise otherwise."""
+def _fault(message: str, value: object, form: Form[T], where: Sequence[Step]) -> ApiFault:
+    """What msgspec has against a value, as the client reads it."""
+    text, steps = _split(message)
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text, re.DOTALL)
+    if unknown is None:
+        return _wrong_value(text, steps, value, form, where)
+    name, owner = unknown[1], _at(value, steps)
+    if not isinstance(owner, dict) or name not in owner:  # a name that looks like msgspec's message
+        return faults.invalid("Unrecognized request argument supplied.", code="unknown_parameter")
+    return _unknown(owner, steps, name, form, where)
+
+
+def _drop_harmless(value: object, form: Form[T]) -> None:
+    """Take away the fields that are not in the record and change nothing, each wherever it stands."""
+    for path, other in form.others.items():
+        steps, name = _place(path)
+        holders = _holders(form.record, path)
+        for owner in _owners(value, steps):
+            if name in owner and _is_harmless(owner[name], other) and not _is_any_of(owner, holders):
+                del owner[name]
+
+
+def _is_harmless(value: object, other: Other) -> bool:
+    if value is None or other.is_harmless:
+        return True
+    return any(value == harmless and type(value) is type(harmless) for harmless in other.harmless)
+
+
+@cache
+def _place(path: str) -> tuple[tuple[Step, ...], str]:
+    """Where the owners of a field are, and its name, from a path without numbers; 0: anywhere in a list."""
+    *steps, name = re.findall(r"\[\]|[^.\[\]]+", path)
+    return tuple(0 if step == "[]" else step for step in steps), name
+
+
+def _owners(value: object, steps: Sequence[Step]) -> Iterator[dict[str, object]]:
+    """The objects at a path, at any place of its lists."""
+    values = [value]
+    for step in steps:
+        if isinstance(step, int):
+            values = [item for each in values if isinstance(each, list) for item in each]
+        else:
+            values = [each[step] for each in values if isinstance(each, dict) and step in each]
+    return (each for each in values if isinstance(each, dict))
+
+
+@cache
+def _holders(record: type[msgspec.Struct], path: str) -> tuple[msgspec.inspect.StructType, ...]:
+    """The records that do have the field of this path, where one of several may stand."""
+    steps, name = _place(path)
+    return tuple(
+        kind
+        for kind in _kinds_at(record, steps)
+        if isinstance(kind, msgspec.inspect.StructType) and name in {each.encode_name for each in kind.fields}
+    )
+
+
+def _is_any_of(owner: Mapping[str, object], kinds: Sequence[msgspec.inspect.StructType]) -> bool:
+    return any(kind.tag_field is None or owner.get(kind.tag_field) == kind.tag for kind in kinds)
+
+
+def _unknown(
+    owner: Mapping[str, object], steps: Sequence[Step], name: str, form: Form[T], where: Sequence[Step]
+) -> ApiFault:
+    """The fault of a field that is not in the record."""
     param = _written([*where, *steps, name])[:200]
     other = form.others.get(_without_numbers([*steps, name]))
-    if other is None:
-        known = sorted({*_names_at(form.record, steps), *(["type"] if "type" in owner else [])})
-        near = get_close_matches(name, known, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise faults.invalid(
-            f"Unrecognized request argument supplied: {param}{hint}", param, "unknown_parameter"
-        )
-    value = owner[name]
-    is_same = any(value == harmless and type(value) is type(harmless) for harmless in other.harmless)
-    if not (value is None or other.is_harmless or is_same):
-        raise faults.not_honoured(param, other.why)
+    if other is not None:
+        return faults.not_honoured(param, other.why)
+    known = {*_names_at(form.record, steps), *(["type"] if "type" in owner else [])}
+    near = faults.nearest(name, known)
+    hint = f"; did you mean '{near}'?" if near else ""
+    return faults.invalid(
+        f"Unrecognized request argument supplied: {param}{hint}", param, "unknown_parameter"
+    )
 
 
-def _names_at(record: type[msgspec.Struct], steps: list[Step]) -> set[str]:
+def _names_at(record: type[msgspec.Struct], steps: Sequence[Step]) -> set[str]:
     """The fields that the records have that may stand at a path."""
     kinds = _kinds_at(record, steps)
     return {
@@ -193,8 +249,13 @@ def _names_at(record: type[msgspec.Struct], steps: list[Step]) -> set[str]:
     }
 
 
-def _kinds_at(record: type[msgspec.Struct], steps: list[Step]) -> list[msgspec.inspect.Type]:
-    kinds = _flat(msgspec.inspect.type_info(record))
+@cache
+def _kind_of(record: type[msgspec.Struct]) -> msgspec.inspect.Type:
+    return msgspec.inspect.type_info(record)
+
+
+def _kinds_at(record: type[msgspec.Struct], steps: Sequence[Step]) -> list[msgspec.inspect.Type]:
+    kinds = _flat(_kind_of(record))
     for step in steps:
         kinds = [inner for kind in kinds for inner in _inside(kind, step)]
     return kinds

@@ -12,7 +12,8 @@ from msgspec import Meta
 
 from groschen.serve import faults
 from groschen.serve.fields import Strict
-from groschen.serve.guides import Format, Grammar, JsonObject, JsonSchema, Regex
+from groschen.serve.grammar import Grammar, JsonObject, JsonSchema, Regex
+from groschen.serve.guides import FormatAsk
 from groschen.serve.sampling_fields import SamplingFields
 
 Schema = dict[str, Any]
@@ -64,39 +65,36 @@ class GuidedFields(SamplingFields, kw_only=True):
     guided_grammar: str | None = None
 
 
-def format_of(response_format: ResponseFormat | None, fields: GuidedFields) -> Format | None:
+def format_of(response_format: ResponseFormat | None, fields: GuidedFields) -> FormatAsk | None:
     """The one form that is asked for. Raises ApiFault for several, or for one that says nothing."""
-    found: list[tuple[str, Format]] = []
+    found: list[FormatAsk] = []
     match response_format:
         case JsonObjectFormat():
-            found.append(("response_format", JsonObject()))
+            found.append(FormatAsk(JsonObject(), "response_format"))
         case JsonSchemaFormat(json_schema=named):
-            found.append(
-                ("response_format", format_of_schema(named.schema, "response_format.json_schema.schema"))
-            )
+            found.append(_named(named, "response_format.json_schema.schema"))
     found += _guided(
         "guided_", fields.guided_json, fields.guided_regex, fields.guided_choice, fields.guided_grammar
     )
     if (outputs := fields.structured_outputs) is not None:
         inner = _guided("structured_outputs.", outputs.json, outputs.regex, outputs.choice, outputs.grammar)
         if outputs.json_object:
-            inner.append(("structured_outputs.json_object", JsonObject()))
+            inner.append(FormatAsk(JsonObject(), "structured_outputs.json_object"))
         if not inner:
             raise faults.invalid(
                 "'structured_outputs' asks for nothing; give it one form", "structured_outputs"
             )
         found += inner
     if len(found) > 1:
-        names = " and ".join(f"'{name}'" for name, _ in found)
-        raise faults.invalid(f"{names} each ask for a form; send one of them", found[1][0])
-    return found[0][1] if found else None
+        names = " and ".join(f"'{each.param}'" for each in found)
+        raise faults.invalid(f"{names} each ask for a form; send one of them", found[1].param)
+    return found[0] if found else None
 
 
-def format_of_schema(schema: Schema | None, param: str) -> Format:
-    """The form that a JSON schema asks for; param: the field that holds it. Raises ApiFault if it lacks."""
-    if schema is None:
+def _named(named: NamedSchema, param: str) -> FormatAsk:
+    if named.schema is None:
         raise faults.invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
-    return JsonSchema(schema, param)
+    return FormatAsk(JsonSchema(named.schema), param)
 
 
 def _guided(
@@ -105,18 +103,18 @@ def _guided(
     regex: str | None,
     choice: Sequence[str] | None,
     grammar: str | None,
-) -> list[tuple[str, Format]]:
-    found: list[tuple[str, Format]] = []
+) -> list[FormatAsk]:
+    found: list[FormatAsk] = []
     if json is not None:
-        found.append((f"{prefix}json", JsonSchema(_schema(json, f"{prefix}json"), f"{prefix}json")))
+        found.append(FormatAsk(JsonSchema(_schema(json, f"{prefix}json")), f"{prefix}json"))
     if regex is not None:
-        found.append((f"{prefix}regex", Regex(regex, f"{prefix}regex")))
+        found.append(FormatAsk(Regex(regex), f"{prefix}regex"))
     if choice is not None:
         if not choice:
             raise faults.invalid(f"'{prefix}choice' is empty; give at least one text", f"{prefix}choice")
-        found.append((f"{prefix}choice", Regex("|".join(map(re.escape, choice)), f"{prefix}choice")))
+        found.append(FormatAsk(Regex("|".join(map(re.escape, choice))), f"{prefix}choice"))
     if grammar is not None:
-        found.append((f"{prefix}grammar", Grammar(grammar, f"{prefix}grammar")))
+        found.append(FormatAsk(Grammar(grammar), f"{prefix}grammar"))
     return found
 
 

@@ -15,7 +15,7 @@ from groschen.errors import GroschenError
 from groschen.records import Alternatives, Completion, FinishReason, Request, SamplingParams
 from groschen.serve import faults
 from groschen.serve.events import Content, Event, Finished, Part, Thinks, TokenInfo, ToolEnd
-from groschen.serve.guides import Format, Hold, functions_of, guide_for, thinks
+from groschen.serve.guides import FormatAsk, Hold, functions_of, guide_for, thinks
 from groschen.serve.host import Host
 from groschen.serve.logs import note
 from groschen.serve.parser import Parser, merged
@@ -25,7 +25,6 @@ from groschen.serve.ticket import Ticket
 from groschen.text.messages import Message
 from groschen.text.stream import TextStream
 
-MAX_SAMPLES = 128
 _SEEDS = 1 << 53  # so that a program that keeps numbers as float64 can tell it back
 
 
@@ -44,11 +43,10 @@ class Ask:
     tools: Sequence[Message] = ()
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True
-    format: Format | None = None
+    format: FormatAsk | None = None
     sampling: SamplingParams = field(default_factory=SamplingParams)
     n: int = 1
     reasoning_effort: str | None = None
-    thinking: bool | None = None
     thinking_budget: int | None = None  # tokens of reasoning, then it is closed by force
     template_arguments: Mapping[str, object] = field(default_factory=dict)
     is_whole: bool = False
@@ -134,8 +132,6 @@ async def generate(host: Host, ask: Ask) -> Generation:
     """Render, encode, check and submit. Raises ApiFault before anything is queued."""
     served = host.served(ask.model)
     host.refuse_if_closed()
-    if not 1 <= ask.n <= MAX_SAMPLES:
-        raise faults.invalid(f"n must be from 1 to {MAX_SAMPLES}, found {ask.n}", "n")
     prepared = await host.prepare(_prepare, served, ask)
     ticket = await host.submit(ask.model, prepared.request, is_whole=ask.is_whole)
     note(ticket)
@@ -189,7 +185,6 @@ def _prepare(served: Served, ask: Ask) -> _Prepared:
     if ask.messages is not None:
         settings = template_settings(
             served,
-            thinking=ask.thinking,
             effort=ask.reasoning_effort,
             arguments=ask.template_arguments,
             has_tools=bool(tools),
@@ -232,7 +227,7 @@ class _Plain:
     def push(self, text: str) -> list[Event]:
         return [Content(text)] if text else []
 
-    def finish(self, reason: FinishReason, stop: str | None = None) -> list[Event]:
+    def finish(self, reason: FinishReason, stop: str | int | None = None) -> list[Event]:
         return [Finished("length" if reason is FinishReason.LENGTH else "stop", stop)]
 
 
@@ -254,6 +249,7 @@ class _Sample:
             self._hidden = served.hidden_ids
         self._wants_tokens = ask.wants_tokens
         self._is_one_call = not ask.parallel_tool_calls
+        self._stop_ids = frozenset(ask.sampling.stop_token_ids)
         self.num_tokens = self.num_reasoning = 0
         self.has_ended = False
 
@@ -278,7 +274,9 @@ class _Sample:
             if ending is not None:
                 if self._stream.stopped is None:
                     events += self._parser.push(self._stream.finish())
-                events += self._parser.finish(ending.finish_reason, ending.stop or self._stream.stopped)
+                by_wish = by_token and progress.token_ids[-1] in self._stop_ids
+                stop = progress.token_ids[-1] if by_wish else ending.stop or self._stream.stopped
+                events += self._parser.finish(ending.finish_reason, stop)
                 self.has_ended = True
         return events, tokens
 
@@ -297,12 +295,12 @@ class _Sample:
 
     def _has_to_end(self, events: list[Event]) -> bool:
         """Whether the answer ends here though the engine goes on: a stop string that it did not see, or the
-        first of calls that may not be several.
+        first of calls that may not be several. A broken call ends nothing: its text goes out.
         """
         if self._stream.stopped is not None:
             events += self._parser.finish(FinishReason.STOP, self._stream.stopped)
-        elif self._is_one_call and any(isinstance(event, ToolEnd) for event in events):
-            del events[next(i for i, event in enumerate(events) if isinstance(event, ToolEnd)) + 1 :]
+        elif self._is_one_call and (ends := [i for i, each in enumerate(events) if _is_whole_call(each)]):
+            del events[ends[0] + 1 :]
             events.append(Finished("tool_calls"))
         else:
             return False
@@ -319,6 +317,10 @@ class _Sample:
                 for other, value in zip(alternatives.token_ids, alternatives.logprobs, strict=True)
             )
         return TokenInfo(token_id, self._tokenizer.token_bytes(token_id), logprob, others, part, is_end)
+
+
+def _is_whole_call(event: Event) -> bool:
+    return isinstance(event, ToolEnd) and event.is_complete
 
 
 def _by_sample(drawn: Sequence[Progress]) -> Sequence[tuple[int, list[Progress]]]:

@@ -3,7 +3,7 @@
 One small page without scripts that draws itself anew; the same as plain text for whoever does not ask for
 HTML. The form puts one question to one model through our own API, so keys, limits and refusals are those of
 the API; it is a page of its own, since a page that draws itself anew would lose what is being typed. Leaves
-out conversations: those are the chat page's.
+out conversations, which are the chat page's, and pages of other origins, which `limits.py` keeps out.
 """
 
 import base64
@@ -107,8 +107,6 @@ def _lines(words: Words, seen: Glance) -> list[str]:
 async def ask(request: Request) -> Response:
     """The answer to one question, whole, as plain as it came."""
     words, host = words_of(language_of(request)), request.app.state.host
-    if not _is_own(request):
-        return PlainTextResponse(words("glance.foreign") + "\n", 403, headers=HEADERS)
     fields = await _fields(request)
     if fields is None:
         return PlainTextResponse(words("glance.too_long") + "\n", 413, headers=HEADERS)
@@ -162,15 +160,6 @@ def _page(
 
 # -- the form
 # --------------------------------------------------------------------------------------------------------
-
-
-def _is_own(request: Request) -> bool:
-    """Whether the form was sent from a page of this server: others must not spend its time."""
-    site = request.headers.get("sec-fetch-site")
-    if site is not None:
-        return site in ("same-origin", "none")
-    origin = request.headers.get("origin")
-    return origin is None or origin.partition("://")[2] == request.headers.get("host")
 
 
 async def _fields(request: Request) -> dict[str, str] | None:

@@ -3,7 +3,7 @@
 llguidance does the work (arXiv 2501.10868 compares it with others); it gets the bytes of our own vocabulary,
 so a model from a GGUF file is served like one from a folder. Compiling takes milliseconds, for a large schema
 up to a second, and the first one about a second more for the vocabulary: `Grammars.prepare` does that while
-the model is loading, and a server calls `Grammars.guide` through `asyncio.to_thread`. Leaves out when a
+the model is loading, and a server calls `Grammars.guide` through `Host.prepare`. Leaves out when a
 grammar begins (`budget.py`: not before the reasoning has ended).
 """
 
@@ -25,6 +25,7 @@ from groschen.text.tokenizer import Tokenizer
 WHITE_SPACE = r"(?: |\n {0,20})?"
 _MOST_COMPILED = 64  # grammars that are kept
 _LONGEST_REASON = 300  # characters of a compiler's complaint that are passed on
+_MOST_STATES = 50_000  # of the lexer of one text, 1 to 2 kB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ class Grammars:
     def _compile(self, format_: Format, source: str) -> _Matcher:
         self._read_vocabulary()
         assert self._words is not None
-        limits = llguidance.LLParserLimits(verbose_errors=False)
+        limits = llguidance.LLParserLimits(max_lexer_states=_MOST_STATES, verbose_errors=False)
         matcher = llguidance.LLMatcher(self._words, source, log_level=0, limits=limits)
         if matcher.is_error():
             raise BadRequest(_complaint(format_, matcher.get_error()))

@@ -10,56 +10,33 @@ from dataclasses import dataclass
 
 from groschen.errors import GroschenError
 from groschen.records import Guide
-from groschen.serve import faults, grammar
+from groschen.serve import faults
 from groschen.serve.budget import ReasoningGuide
 from groschen.serve.calling import CallGuide, can_follow
 from groschen.serve.events import Thinks
 from groschen.serve.forms.calls import Functions
 from groschen.serve.forms.forced import tool_choice_grammar
+from groschen.serve.grammar import Format, Grammar, JsonObject, JsonSchema, json_rule
 from groschen.serve.prompt import Reasoning
 from groschen.serve.served import Served
 from groschen.text.messages import Message
 
-
-@dataclass(frozen=True, slots=True)
-class JsonObject:
-    """Any JSON object."""
-
-    param: str = "response_format"  # the field that asks for it
+_MODES = ("auto", "none", "required")  # what `tool_choice` may be besides a name
 
 
 @dataclass(frozen=True, slots=True)
-class JsonSchema:
-    """JSON that a schema describes."""
+class FormatAsk:
+    """A format, and the field of the request that asks for it."""
 
-    schema: Mapping[str, object]
-    param: str = "response_format"
-
-
-@dataclass(frozen=True, slots=True)
-class Regex:
-    """Text that a regular expression matches as a whole."""
-
-    pattern: str
-    param: str = "guided_regex"
-
-
-@dataclass(frozen=True, slots=True)
-class Grammar:
-    """Text of a grammar in llguidance's form of Lark."""
-
-    text: str
-    param: str = "guided_grammar"
-
-
-Format = JsonObject | JsonSchema | Regex | Grammar
+    format: Format
+    param: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
     """What one request wants held. tool_choice: as in `Ask`; tools: those that the model is shown."""
 
-    format: Format | None
+    format: FormatAsk | None
     tools: Sequence[Message]
     tool_choice: str
     parallel: bool
@@ -98,6 +75,17 @@ def thinks(hold: Hold, reasoning: Reasoning) -> Thinks:
     return "never" if _never_thinks(hold, reasoning) else "once"
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Refuse tools that a call or 'tool_choice' could not tell apart. Raises ApiFault."""
+    seen: set[str] = set()
+    for name in names:
+        if name in _MODES:
+            raise faults.invalid(f"A tool can't be named {name!r}; it is a value of 'tool_choice'.", "tools")
+        if name in seen:
+            raise faults.invalid(f"Two tools are named {name!r}.", "tools")
+        seen.add(name)
+
+
 def functions_of(tools: Sequence[Message]) -> Functions:
     """The tools by name, with the JSON schema of their parameters."""
     found: dict[str, Mapping[str, object]] = {}
@@ -126,10 +114,10 @@ def _answer_guide(served: Served, hold: Hold) -> Guide | None:
         )
     try:
         if hold.format is not None:
-            wanted = _with_calls(served, hold, hold.format) if hold.tools else _plain(hold.format)
+            wanted = _with_calls(served, hold, hold.format) if hold.tools else hold.format.format
             return served.grammars().guide(wanted)
         if hold.must_call:
-            return served.grammars().guide(grammar.Grammar(_calls(served, hold, hold.tool_choice)))
+            return served.grammars().guide(Grammar(_calls(served, hold, hold.tool_choice)))
         return _strict_guide(served, hold)
     except GroschenError as error:
         raise faults.fault_of(error, "tools" if hold.format is None else hold.format.param) from error
@@ -143,7 +131,7 @@ def _strict_guide(served: Served, hold: Hold) -> Guide | None:
     if not can_follow(served.form):
         why = f"where {served.name!r} begins a call can't be seen; send tool_choice 'required'"
         raise faults.not_honoured(f"tools[{strict}].function.strict", why)
-    calls = served.grammars().guide(grammar.Grammar(_calls(served, hold, "required")))
+    calls = served.grammars().guide(Grammar(_calls(served, hold, "required")))
     return CallGuide(served.opened.text.tokenizer, served.form, calls)
 
 
@@ -159,30 +147,18 @@ def _calls(served: Served, hold: Hold, choice: str) -> str:
     )
 
 
-def _plain(format_: Format) -> grammar.Format:
-    match format_:
-        case JsonObject():
-            return grammar.JsonObject()
-        case JsonSchema(schema):
-            return grammar.JsonSchema(schema)
-        case Regex(pattern):
-            return grammar.Regex(pattern)
-        case Grammar(text):
-            return grammar.Grammar(text)
-
-
-def _with_calls(served: Served, hold: Hold, format_: Format) -> grammar.Format:
+def _with_calls(served: Served, hold: Hold, asked: FormatAsk) -> Format:
     """An answer in a format, or calls instead of it. Raises ApiFault for a grammar of the client's own."""
-    match format_:
+    match asked.format:
         case JsonObject():
-            answer = grammar.json_rule({"type": "object"})
+            answer = json_rule({"type": "object"})
         case JsonSchema(schema):
-            answer = grammar.json_rule(schema)
+            answer = json_rule(schema)
         case _:
             raise faults.invalid(
-                f"'{format_.param}' can't be sent with tools: their calls would not match it; send one of "
+                f"'{asked.param}' can't be sent with tools: their calls would not match it; send one of "
                 "them, or tool_choice 'none'",
-                format_.param,
+                asked.param,
             )
     calls = re.sub(r"^start:", "calls:", _calls(served, hold, "required"))
-    return grammar.Grammar(f"start: calls | answer\nanswer: {answer}\n{calls}")
+    return Grammar(f"start: calls | answer\nanswer: {answer}\n{calls}")

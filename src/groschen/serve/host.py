@@ -7,8 +7,9 @@ Leaves out the thread that draws (`engines.py`), what a request means (`generati
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, ParamSpec, TypeVar
 
@@ -38,21 +39,23 @@ class Host:
 
     state: "loading" until every model is open; "dead" once loading or a step of any engine failed, for good.
     failure: why no engine steps any more. listeners: called with each ticket that has ended, for whoever
-    counts.
+    counts. reading: held while a text is read into a cache beside the engines' own; there is one at a time.
     """
 
     def __init__(self, wanted: Sequence[Wanted], config: HostConfig | None = None) -> None:
         self.wanted, self.config = tuple(wanted), config or HostConfig()
         self.state: State = "loading"
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.is_draining = False
         self.listeners: list[Callable[[Ticket], None]] = []
         self.settled = asyncio.Event()  # no longer loading
+        self.reading = asyncio.Lock()
         self._emptied = asyncio.Event()  # nothing is open
         self._emptied.set()
         self._closed = asyncio.Event()  # the thread steps no engine any more
         self._lanes: Mapping[str, Lane] = {}
         self._open: set[Ticket] = set()
+        self._num_working = 0  # open without a ticket
         reports = Reports(ready=self._ready, failed=self._failed, lost=self._lost)
         self._engines = EngineThread(self.wanted, self.config, reports)
         self._text_thread = ThreadPoolExecutor(1, "groschen-text")
@@ -124,29 +127,34 @@ class Host:
     async def prepare(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run what may take long (templates, encoding, compiling a grammar) beside the event loop.
 
-        One thread does all of it in turn: templates keep state while they render.
+        One thread does all of it in turn: templates keep state while they render. Raises ApiFault with 503
+        unless requests are taken, or once the host has stopped, and whatever `work` raises.
         """
+        self.refuse_if_closed()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._text_thread, lambda: work(*args, **kwargs))
+        future = loop.run_in_executor(self._text_thread, lambda: work(*args, **kwargs))
+        return await self._unless_closed(future)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Count the block as open, as a ticket is: `stop` waits for it. Raises ApiFault as `submit` does."""
+        self.refuse_if_closed()
+        self._num_working += 1
+        self._emptied.clear()
+        try:
+            yield
+        finally:
+            self._num_working -= 1
+            self._note_end()
 
     async def run(self, name: str, work: Callable[[Engine], R]) -> R:
         """What `work` makes of a model's engine, in the engines' thread between two steps: it must be short.
 
-        Raises ApiFault as `submit` does, and whatever `work` raises.
+        Goes on while the host drains: it belongs into a block of `working`. Raises ApiFault: 404, 503 while
+        loading, stopped or dead, and whatever `work` raises.
         """
-        self.refuse_if_closed()
         self.served(name)
-        result = asyncio.wrap_future(self._engines.run(self._lanes[name], work))
-        closed = asyncio.create_task(self._closed.wait())
-        either: list[asyncio.Future[R] | asyncio.Task[Literal[True]]] = [result, closed]
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if result.done():
-                return result.result()
-            raise faults.unavailable("the server was shut down before the answer was whole", "shutting_down")
-        finally:
-            result.cancel()
-            closed.cancel()
+        return await self._unless_closed(asyncio.wrap_future(self._engines.run(self._lanes[name], work)))
 
     def refuse_if_closed(self) -> None:
         """Raises ApiFault with 503 unless requests are taken."""
@@ -164,17 +172,35 @@ class Host:
         if self._watcher is not None:
             self._watcher.cancel()
         try:
-            if self._open:
+            if not self._emptied.is_set():
                 await asyncio.wait_for(self._emptied.wait(), drain_s)
         except TimeoutError:
-            log.warning("%d requests were still open after %g s and are ended", len(self._open), drain_s)
+            count = len(self._open) + self._num_working
+            log.warning("%d requests were still open after %g s and are ended", count, drain_s)
         for ticket in list(self._open):
-            ticket.fail(
-                faults.unavailable("the server was shut down before the answer was whole", "shutting_down")
-            )
+            ticket.fail(self._cut_off())
         await self._engines.stop(_JOIN_S)
         self._closed.set()
         self._text_thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _unless_closed(self, result: "asyncio.Future[R]") -> R:
+        """What a thread makes. Raises ApiFault with 503 if the host is closed before it is there."""
+        closed = asyncio.create_task(self._closed.wait())
+        either: list[asyncio.Future[R] | asyncio.Task[Literal[True]]] = [result, closed]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if result.done() and not result.cancelled():
+                return result.result()
+            raise self._cut_off()
+        finally:
+            result.cancel()
+            closed.cancel()
+
+    def _cut_off(self) -> ApiFault:
+        """What is told to whoever is open when the engines end."""
+        if self.failure is not None:
+            return dead(str(self.failure))
+        return faults.unavailable("the server was shut down before the answer was whole", "shutting_down")
 
     def _not_ready(self) -> ApiFault | None:
         if self.is_draining:
@@ -193,10 +219,13 @@ class Host:
         """A ticket has ended, one way or another."""
         if ticket in self._open:
             self._open.discard(ticket)
-            if not self._open:
-                self._emptied.set()
+            self._note_end()
             for listener in self.listeners:
                 listener(ticket)
+
+    def _note_end(self) -> None:
+        if not self._open and not self._num_working:
+            self._emptied.set()
 
     def _ready(self, lanes: Mapping[str, Lane]) -> None:
         self._lanes, self.state = lanes, "ready"
@@ -205,20 +234,28 @@ class Host:
     def _lost(self) -> None:
         self.state = "dead"
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         self.state, self.failure = "dead", error
         self.settled.set()
         self._closed.set()
         for ticket in list(self._open):
-            ticket.fail(dead(str(error)))
+            ticket.fail(self._cut_off())
 
     async def _watch(self) -> None:
         """Offer each followed model the newer checkpoint that has appeared."""
         offered: dict[str, Path] = {}
+        unread: dict[str, str] = {}  # what was said of folders that could not be read
         while True:
             await asyncio.sleep(_WATCH_S)
             for served in self.models:
-                newer = await asyncio.to_thread(served.newer)
+                try:
+                    newer = await asyncio.to_thread(served.newer)
+                except OSError as error:  # of a network drive, say: it may come back
+                    if unread.get(served.name) != str(error):
+                        log.warning("no newer weights for %s: %s; it is tried again", served.name, error)
+                    unread[served.name] = str(error)
+                    continue
+                unread.pop(served.name, None)
                 if newer is not None and offered.get(served.name) != newer:
                     offered[served.name] = newer
                     self.change_weights(served.name, newer)

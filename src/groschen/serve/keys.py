@@ -93,7 +93,7 @@ class KeyFile:
             status = self._path.stat()
         except OSError as error:
             raise BadFile(f"the file of keys {self._path} can't be read: {error.strerror}") from error
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        return status.st_ctime_ns, status.st_size, status.st_ino  # ctime: a chmod counts as well
 
 
 class RequireKey:

@@ -192,6 +192,7 @@ def _facts(record: logging.LogRecord) -> Mapping[str, object] | None:
 
 
 def _sentence(facts: Mapping[str, object]) -> str:
+    """What a client said in it is shown, never obeyed: no line of its own, no command to the terminal."""
     parts = [f"{facts['method']} {facts['route']} {facts['status']}"]
     if "model" in facts:
         parts.append(f"{facts['model']}  {facts['prompt_tokens']} + {facts['generated_tokens']} tokens")
@@ -203,4 +204,4 @@ def _sentence(facts: Mapping[str, object]) -> str:
     parts += [f"key {facts['key']}"] if "key" in facts else []
     parts.append(str(facts["request"]))
     parts += [str(facts["body"])] if "body" in facts else []
-    return "  ".join(parts)
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in "  ".join(parts))

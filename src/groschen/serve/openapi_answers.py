@@ -48,7 +48,10 @@ class AnswerMessage(msgspec.Struct):
 
 
 class ChatChoice(msgspec.Struct):
-    """One sample. stop_reason: the stop string that ended it. logprobs: in nat, of what was sampled from."""
+    """One sample. stop_reason: the stop string, or the id of the `stop_token_ids`, that ended it.
+
+    logprobs: in nat, of what was sampled from.
+    """
 
     index: int
     message: AnswerMessage
@@ -74,17 +77,18 @@ class ChatCompletion(msgspec.Struct):
 
 
 class CompletionChoice(msgspec.Struct):
-    """One sample."""
+    """One sample. stop_reason: as in a chat. seed: of its prompt."""
 
     index: int
     text: str
     finish_reason: Literal["stop", "length"]
+    seed: int
     stop_reason: str | int | None = None
     logprobs: Json | None = None
 
 
 class Completion(msgspec.Struct):
-    """The answer of /v1/completions."""
+    """The answer of /v1/completions. seed: of all prompts; null where each has drawn its own."""
 
     id: str
     created: int
@@ -92,6 +96,7 @@ class Completion(msgspec.Struct):
     choices: list[CompletionChoice]
     usage: Usage
     system_fingerprint: str
+    seed: int | None
     object: Literal["text_completion"] = "text_completion"
 
 

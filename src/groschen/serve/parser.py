@@ -81,11 +81,11 @@ class Parser:
         self._cursor.add(text)
         return self._resume()
 
-    def finish(self, reason: FinishReason, stop: str | None = None) -> list[Event]:
+    def finish(self, reason: FinishReason, stop: str | int | None = None) -> list[Event]:
         """What was held back, the end of what is open, and Finished.
 
         reason: why the engine ended. It becomes "tool_calls" where the model stopped by itself and a call is
-        complete. stop: the stop string that ended the text.
+        complete. stop: the stop string, or the id of the token, that ended the text.
         """
         self._cursor.end()
         events = self._resume()

@@ -76,7 +76,7 @@ def _left_off(end: str, served: Served, messages: Sequence[Message]) -> Reasonin
 
 
 def template_settings(
-    served: Served, *, thinking: bool | None, effort: str | None, arguments: Settings, has_tools: bool
+    served: Served, *, effort: str | None, arguments: Settings, has_tools: bool
 ) -> Settings:
     """The variables of the template that say how much to think, and the client's own.
 
@@ -96,7 +96,7 @@ def template_settings(
             own = {*_OURS, *_BUILT_IN, *served.opened.text.chat_template().special_tokens}
             others = ", ".join(sorted(known - own)) or "nothing of this kind"
             raise faults.not_honoured(param, f"the chat template of {served.name!r} can be told {others}")
-    return {**_thought(served, known, thinking, effort), **arguments}
+    return {**_thought(served, known, effort), **arguments}
 
 
 def can_switch_reasoning(served: Served) -> bool:
@@ -111,23 +111,18 @@ def variables(sources: tuple[str, ...]) -> frozenset[str]:
     return frozenset().union(*(meta.find_undeclared_variables(environment.parse(each)) for each in sources))
 
 
-def _thought(served: Served, known: frozenset[str], thinking: bool | None, effort: str | None) -> Settings:
-    found: dict[str, object] = {}
+def _thought(served: Served, known: frozenset[str], effort: str | None) -> Settings:
+    """What the template is told of an effort: its own setting, its switch, or both."""
+    if effort is None:
+        return {}
+    found: dict[str, object] = {_EFFORT: effort} if _EFFORT in known else {}
     switch = next((name for name in _SWITCHES if name in known), None)
-    if effort == "none" and thinking:
-        raise faults.invalid(
-            "reasoning_effort 'none' contradicts thinking; send one of them", "reasoning_effort"
-        )
-    if effort is not None and _EFFORT in known:
-        found[_EFFORT] = effort
-    wanted = thinking if effort is None else effort != "none"
-    if wanted is None or (effort is not None and _EFFORT in known and switch is None):
-        return found
-    if switch is None:
-        param = _EFFORT if effort is not None else "thinking"
+    if switch is not None:
+        found[switch] = effort != "none"
+    if not found:
         why = f"the chat template of {served.name!r} has no switch for reasoning"
-        raise faults.not_honoured(param, why)
-    return {**found, switch: wanted}
+        raise faults.not_honoured(_EFFORT, why)
+    return found
 
 
 def _sources(served: Served) -> tuple[str, ...]:

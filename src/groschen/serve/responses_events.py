@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import field
 
-from groschen.serve.answer import token_text
+from groschen.serve.answer import logprob_json
 from groschen.serve.events import (
     Content,
     Event,
@@ -104,8 +104,8 @@ class Output:
                     self._begin(FunctionCallItem(_new_id("fc"), call_id, name))
                 case ToolArguments(_, text):
                     self._argue(text)
-                case ToolEnd():
-                    self._end()
+                case ToolEnd(is_complete=is_whole):
+                    self._end("completed" if is_whole else "incomplete")
                 case Finished():
                     self.finished = event
         return self._flush()
@@ -145,7 +145,7 @@ class Output:
             self._begin(item)
             self._begin_part(item.id, OutputText())
             item.content.append(OutputText())
-        part, logprobs = item.content[0], [_logprob(token) for token in self._tokens]
+        part, logprobs = item.content[0], [logprob_json(token) for token in self._tokens]
         self._tokens.clear()
         part.text += text
         part.logprobs += logprobs
@@ -180,7 +180,7 @@ class Output:
                     item.encrypted_content = sealed(item.content[0].text)
                 self._end_part("response.reasoning_text.done", item.id, item.content[0])
             case MessageItem():
-                item.content[0].logprobs += [_logprob(token) for token in self._tokens]
+                item.content[0].logprobs += [logprob_json(token) for token in self._tokens]
                 self._tokens.clear()
                 logprobs = item.content[0].logprobs
                 self._end_part("response.output_text.done", item.id, item.content[0], logprobs=logprobs)
@@ -214,17 +214,6 @@ class Output:
         sent = b"".join(self._events)
         self._events.clear()
         return sent
-
-
-def _logprob(token: TokenInfo) -> Json:
-    return {
-        **_token(token.text_bytes, token.logprob),
-        "top_logprobs": [_token(text, logprob) for _, text, logprob in token.alternatives],
-    }
-
-
-def _token(text: bytes, logprob: float) -> Json:
-    return {"token": token_text(text), "logprob": logprob, "bytes": list(text)}
 
 
 def _new_id(kind: str) -> str:

@@ -13,8 +13,9 @@ from groschen.records import SamplingParams
 from groschen.serve import faults
 from groschen.serve.fields import CHANGES_NOTHING, Form, Other, Strict
 from groschen.serve.generation import Ask
-from groschen.serve.guides import Format, JsonSchema
-from groschen.serve.guides import JsonObject as AnyObject
+from groschen.serve.grammar import JsonObject as AnyObject
+from groschen.serve.grammar import JsonSchema
+from groschen.serve.guides import FormatAsk, check_names
 from groschen.serve.responses_items import messages_of
 from groschen.serve.sampling_fields import HARMLESS, Penalty
 from groschen.text.messages import Message
@@ -153,7 +154,6 @@ FORM: Form[ResponsesRequest] = Form(
         "reasoning.generate_summary": Other("the reasoning itself is sent, as 'reasoning_text'"),
         "reasoning.context": Other("the items of the input decide it", ("auto",)),
         "reasoning.mode": Other("there is one mode", ("standard",)),
-        "stream_options.include_obfuscation": Other("nothing is obfuscated; send false", (False,)),
         "tools[].defer_loading": Other("every tool is shown to the model", (False,)),
         "tools[].async": Other("calls are answered by the next request", (False,)),
         "tools[].allowed_callers": Other("only the model itself calls", (["direct"],)),
@@ -179,12 +179,12 @@ def ask_of(request: ResponsesRequest, defaults: SamplingParams) -> Ask:
     )
 
 
-def _format(text: TextOptions) -> Format | None:
+def _format(text: TextOptions) -> FormatAsk | None:
     match text.format:
         case JsonFormat():
-            return AnyObject()
+            return FormatAsk(AnyObject(), "text.format")
         case SchemaFormat(schema=schema):
-            return JsonSchema(schema, "text.format.schema")
+            return FormatAsk(JsonSchema(schema), "text.format.schema")
         case TextFormat():
             return None
 
@@ -206,18 +206,17 @@ def _sampling(request: ResponsesRequest, defaults: SamplingParams) -> SamplingPa
 def _tools(request: ResponsesRequest) -> tuple[list[Message], str]:
     """The tools as chat templates expect them, and "auto", "none", "required" or a name."""
     tools, choice = request.tools or [], request.tool_choice
-    names = [tool.name for tool in tools]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise faults.invalid(f"Two tools are named '{twice}'.", "tools")
+    check_names([tool.name for tool in tools])
     if choice in (None, "none", "auto"):
         return [_tool(tool) for tool in tools], str(choice or "auto")
     if not tools:
         raise faults.invalid("'tool_choice' is only allowed when 'tools' are specified.", "tool_choice")
+    names = {tool.name for tool in tools}
     wanted = [choice.name] if isinstance(choice, NamedTool) else []
     if isinstance(choice, AllowedTools):
         wanted = [each.name for each in choice.tools]
-        tools = [tool for tool in tools if tool.name in wanted]
+        allowed = set(wanted)
+        tools = [tool for tool in tools if tool.name in allowed]
     for name in wanted:
         if name not in names:
             raise faults.invalid(f"Tool choice {faults.short(name)} is not among the tools.", "tool_choice")

@@ -23,7 +23,6 @@ class StreamOptions(Strict):
     """What a stream tells besides the text."""
 
     include_usage: bool | None = None
-    include_obfuscation: bool | None = None  # never done here: a local server has no eavesdropper to mislead
 
 
 class SamplingFields(Strict, kw_only=True):
@@ -57,6 +56,7 @@ HARMLESS: dict[str, Other] = {
     "prompt_cache_retention": CHANGES_NOTHING,
     "service_tier": Other("there is one tier; leave it out or send 'auto'", ("auto", "default")),
     "store": Other("answers are not kept; send false", (False,)),
+    "stream_options.include_obfuscation": Other("nothing is obfuscated; send false", (False,)),
 }
 
 

@@ -1,7 +1,7 @@
 """A model that is served: its name, its engine, its text side, and which weights it holds at this moment.
 
 A run folder is served by its best checkpoint; one that is followed is served by its newest, and takes a newer
-one when that appears. Leaves out who calls the engine and when weights may change (`host.py`).
+one when that appears. Leaves out who calls the engine and when weights may change (`engines.py`).
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from groschen.errors import BadFile, BadRequest, DoesNotFit, GroschenError, Usag
 from groschen.model.checkpoint import load_weights, open_checkpoint
 from groschen.model.config import ModelConfig
 from groschen.model.kvcache import KEYS_PER_BLOCK
+from groschen.model.load import resident_bytes
 from groschen.model.quantized import Weights
 from groschen.records import Request, SamplingParams
 from groschen.runs.checkpoints import Checkpoints, find_fault
@@ -225,16 +226,9 @@ def _weight_files(checkpoint: Path) -> Iterator[Path]:
 
 
 def _weight_bytes(wanted: Wanted, mode: Weights) -> int:
-    """What stays in memory: plain weights with the packed copy of the products, else an embedding beside."""
     checkpoint = open_checkpoint(wanted.source)
     config = ModelConfig.from_json(checkpoint.config)
-    numbers = sum(torch.Size(shape).numel() for shape in checkpoint.names().values())
-    embedding = config.vocab_size * config.width
-    products = numbers if config.has_tied_head else numbers - embedding
-    if mode is not Weights.PLAIN:
-        return int(products * mode.bits_per_weight) // 8 + embedding * torch.bfloat16.itemsize
-    copies = 0 if machine.best_device().type == "cuda" else products
-    return (numbers + copies) * torch.bfloat16.itemsize
+    return resident_bytes(checkpoint, config, torch.bfloat16, machine.best_device(), mode)
 
 
 def _own_name(source: str) -> str:

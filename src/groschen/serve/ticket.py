@@ -1,6 +1,6 @@
 """One request in the host, as the event loop sees it: what was drawn of it, and the way to end it early.
 
-Leaves out the thread that draws (`host.py`).
+Leaves out the thread that draws (`engines.py`).
 """
 
 import asyncio

@@ -22,7 +22,6 @@ log = logging.getLogger("groschen.serve")
 PING_S = 15.0  # of silence, after which a comment keeps proxies from closing the connection
 DONE = b"data: [DONE]\n\n"
 _PING = b": ping\n\n"
-CLIENT_GONE = 499  # for the log; nobody reads the answer
 
 Emit = Callable[[bytes], Awaitable[None]]
 T = TypeVar("T")

@@ -50,10 +50,11 @@ class Guard:
         self._control_ids = frozenset(self._control.values())
         longest_first = sorted(self._control, key=len, reverse=True)
         self._any = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-        # A token may take the white space beside it, as its vocabulary says.
+        # A token may take the white space beside it, as its vocabulary says; what stands before it is matched
+        # from where it begins, since to try each of its places takes time by the square of its length.
         self._borders = re.compile(
             "|".join(
-                (r"\s*" if added[self._control[text]].lstrip else "")
+                (r"(?:(?<!\s)\s+)?" if added[self._control[text]].lstrip else "")
                 + re.escape(text)
                 + (r"\s*" if added[self._control[text]].rstrip else "")
                 for text in longest_first
@@ -69,8 +70,8 @@ class Guard:
         """The content with the mark inside every control token, and behind the beginning of one at its
         end.
         """
-        while found := self._any.search(text):
-            text = text[: found.start() + 1] + mark + text[found.start() + 1 :]
+        while self._any.search(text):  # again where two tokens overlap: as often as a token is long, at most
+            text = self._any.sub(lambda found: found[0][0] + mark + found[0][1:], text)
         bare = text.rstrip()  # a template may strip the rest
         if any(bare[-length:] in self._beginnings for length in range(1, min(self._longest, len(bare) + 1))):
             return bare + mark + text[len(bare) :]

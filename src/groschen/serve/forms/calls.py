@@ -64,9 +64,9 @@ class Calls:
             self._emit(ToolArguments(self.num_begun - 1, text))
 
     def end(self, *, is_complete: bool = True) -> None:
-        """The call that is open ends here."""
+        """The call that is open ends here; is_complete: it was written to its end."""
         self.cursor.drop()
-        self._emit(ToolEnd(self.num_begun - 1))
+        self._emit(ToolEnd(self.num_begun - 1, is_complete))
         self.num_complete += is_complete
         self.is_open = False
 

@@ -93,11 +93,15 @@ class _Rules:
 
     def _members(self, index: int, name: str, schema: Schema) -> Iterator[str]:
         """Arguments one by one, in the schema's order: those that are required, and any of the others."""
-        properties, required = schema.get("properties"), schema.get("required", ())
-        if not isinstance(properties, Mapping) or not isinstance(required, Sequence):
+        properties, required = schema.get("properties"), schema.get("required", [])
+        if not isinstance(properties, Mapping):
             raise Unsupported(
                 f"the parameters of the tool {name!r} are no list of properties, and this model's notation "
                 "can be forced to nothing else; give them as properties"
+            )
+        if not isinstance(required, list) or not all(isinstance(each, str) for each in required):
+            raise BadRequest(
+                f"'required' of the tool {name!r} is no list of names; give one, or leave it out"
             )
         if missing := sorted(set(required) - set(properties)):
             raise BadRequest(f"the tool {name!r} requires {missing[0]!r}, which is not among its properties")

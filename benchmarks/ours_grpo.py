@@ -42,7 +42,6 @@ from groschen.runs.rollouts import RolloutJournal
 from groschen.text.load import load_text
 from groschen.train.advantages import advantages
 from groschen.train.batch import Scored, TrainBatch, batch
-from groschen.train.losses import Bounds
 from groschen.train.optimizer import Optimizer, OptimizerSettings
 from groschen.train.recipe import GrpoRecipe, PolicySettings, SamplingSettings
 from groschen.train.step import Objective, StepStats, gradient
@@ -108,8 +107,7 @@ def update(trainer: Trainer, groups: list[list[Completion]]) -> tuple[TrainBatch
         for group, own in zip(groups, advantages(rewards, recipe.advantage), strict=True)
     ]
     made = batch(scored, recipe.normalisation, recipe.sampling.max_tokens, recipe.tokens_at_once, CPU)
-    bounds = Bounds(recipe.policy.clip_low, recipe.policy.clip_high)
-    stats = gradient(trainer.model, made, Objective(loss=recipe.loss, bounds=bounds))
+    stats = gradient(trainer.model, made, Objective(loss=recipe.loss, bounds=recipe.bounds))
     stats.grad_norm = trainer.optimizer.step(recipe.optimizer.learning_rate)
     return made, stats
 

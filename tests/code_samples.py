@@ -91,6 +91,13 @@ _TRICKS = {
             return 0
         """,
     "it answers too much": "def add(a, b): return 'x' * (2 << 20)",
+    "it says that it has no names": """
+        import os
+        for descriptor in range(3, 20):
+            try: os.write(descriptor, b'{"names": 5}\\n')
+            except OSError: pass
+        def add(a, b): return a + b
+        """,
     "it never answers": """
         def add(a, b):
             while True: pass

@@ -15,7 +15,6 @@ from groschen.bill import (
     as_what_closed_apis_would_charge,
     break_even_calls,
     cost_per_point,
-    cost_per_thousand_answers,
     summarise,
 )
 from groschen.ledger import PHASES, LedgerLine
@@ -155,8 +154,6 @@ def test_hosted_training_charges_the_hours_of_the_loop(prices: Prices) -> None:
 
 
 def test_derived_costs_are_undefined_rather_than_infinite() -> None:
-    assert cost_per_thousand_answers(0.5, 250) == 2.0
-    assert cost_per_thousand_answers(0.5, 0) is None
     assert cost_per_point(3.0, 0.06) == pytest.approx(0.5)
     assert cost_per_point(3.0, 0.0) is None
     assert cost_per_point(3.0, -0.02) is None

@@ -1,5 +1,7 @@
 """machine.py and cgroups.py, on made-up trees of /proc and /sys and on the machine that runs the test."""
 
+import errno
+import mmap
 import os
 import subprocess
 import sys
@@ -136,6 +138,27 @@ def test_the_processor_is_named_and_its_flags_are_in_our_words(tmp_path: Path) -
     assert machine.cpu_flags(root) == ("avx2", "fma", "avx512_bf16", "amx_bf16")
     arm = tree(tmp_path / "arm", {"proc/cpuinfo": "processor : 0\nFeatures\t: fp asimd bf16 sve"})
     assert machine.cpu_flags(arm) == ("neon", "neon_bf16", "sve")
+
+
+def test_processors_that_differ_in_a_word_unknown_here_are_told_apart(tmp_path: Path) -> None:
+    def features(name: str, cpuinfo: str) -> tuple[str, ...]:
+        return machine.cpu_features(tree(tmp_path / name, {"proc/cpuinfo": cpuinfo}))
+
+    core = "processor : 0\nmodel name\t: virtual\nflags\t\t: fpu avx512f"
+    assert features("plain", core) == features("two cores", f"{core}\ncpu MHz : 1\n{core}\ncpu MHz : 2")
+    assert features("plain", core) != features("more", f"{core} avx512_vbmi")
+    arm = "Features\t: fp asimd\nCPU implementer\t: 0x41\nCPU part\t: 0xd0"
+    assert features("arm", f"{arm}8") != features("other arm", f"{arm}c")
+    assert machine.cpu_features(tmp_path / "hidden") == ()
+
+
+def test_a_kernel_without_huge_pages_gives_memory_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(mmap.mmap):
+        def madvise(self, *advice: int) -> None:
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(mmap, "mmap", Refusing)
+    assert machine.zeroed_memory(5)[:] == bytes(5)
 
 
 def test_a_shared_third_level_cache_counts_once_and_two_of_them_are_added(tmp_path: Path) -> None:

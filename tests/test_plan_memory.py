@@ -31,7 +31,13 @@ HALF_BILLION = ModelConfig.from_json(
 
 
 def planned(config: ModelConfig = HALF_BILLION, **changes: Any) -> MemoryPlan:
-    settings = {"available": 20 << 30, "cache_tokens": 64 * 300, "micro_batch_tokens": 1024, **changes}
+    settings = {
+        "available": 20 << 30,
+        "cache_tokens": 64 * 300,
+        "micro_batch_tokens": 1024,
+        "scored_tokens": 512,
+        **changes,
+    }
     return plan_memory(config, settings.pop("layout", LAYOUT), **settings)
 
 

@@ -165,11 +165,6 @@ def as_hosted_training_would_charge(lines: Sequence[LedgerLine], prices: Prices)
     )
 
 
-def cost_per_thousand_answers(cost: float, num_answers: int) -> float | None:
-    """Money for 1,000 answers, given what `num_answers` of them cost; None without any."""
-    return 1000.0 * cost / num_answers if num_answers > 0 else None
-
-
 def cost_per_point(cost: float, gain: float) -> float | None:
     """Money for each percentage point gained. gain: 0.05 is 5 points. None: nothing was gained."""
     return cost / (100.0 * gain) if gain > 0 else None

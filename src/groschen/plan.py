@@ -15,7 +15,7 @@ from groschen.errors import BadRequest
 from groschen.model.config import ModelConfig
 from groschen.model.flops import Flops
 from groschen.plan_memory import Layout, MemoryPlan, parameter_count, plan_memory, refuse_if_too_much
-from groschen.plan_time import Calibration, Interval, Rates, RecipeFacts, work
+from groschen.plan_time import Interval, Rates, RecipeFacts, work
 from groschen.prices import Prices
 
 
@@ -42,7 +42,6 @@ class Plan:
     num_parameters: int
     samples: int  # completions that are trained on
     currency: str
-    is_calibrated: bool
     recomputes_layers: bool = False  # for the gradient, instead of keeping what it needs
 
 
@@ -79,7 +78,6 @@ def plan(
     *,
     available_bytes: int,
     cpus: int,
-    calibration: Calibration | None = None,
 ) -> Plan:
     """Predict a run. Raises DoesNotFit, with what to change, if its memory exceeds `available_bytes`."""
     memory = plan_memory(
@@ -87,7 +85,8 @@ def plan(
         layout,
         available=available_bytes,
         cache_tokens=_cache_tokens(facts),
-        micro_batch_tokens=facts.micro_batch_tokens,
+        micro_batch_tokens=max(facts.micro_batch_tokens, facts.prompt_tokens + facts.max_completion_tokens),
+        scored_tokens=max(facts.scored_tokens, facts.max_completion_tokens),
         recomputes_layers=facts.recomputes_layers,
         adapter_weights=facts.adapter_weights,
         has_reference=facts.has_reference,
@@ -96,7 +95,7 @@ def plan(
     watts = estimated_watts(cpus, memory.available)
     phases = tuple(
         _priced(phase, flops, seconds, watts, prices)
-        for phase, flops, seconds in work(Rates(config, facts, roofs, layout, calibration))
+        for phase, flops, seconds in work(Rates(config, facts, roofs, layout))
         if seconds.high > 0
     )
     seconds, flops = Interval(0, 0, 0), Flops()
@@ -109,7 +108,6 @@ def plan(
         num_parameters=parameter_count(config),
         samples=facts.steps * facts.problems_per_step * facts.group_size,
         currency=prices.currency,
-        is_calibrated=calibration is not None,
         recomputes_layers=facts.recomputes_layers,
     )
 
@@ -166,24 +164,6 @@ def as_table(found: Plan) -> Table:
         )
     taken = f"{found.memory.total / 1e9:.2f} GB of {found.memory.available / 1e9:.2f}"
     table.add_row("memory", taken, style="bold")
-    return table
-
-
-def comparison_table(found: Comparison) -> Table:
-    """Prediction and outcome for people."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("phase", "planned", "took", "inside", f"planned {found.currency}", "cost"):
-        table.add_column(name, justify="left" if name == "phase" else "right", no_wrap=True)
-    for each in found.phases:
-        seconds, cost = each.planned_s, each.planned_cost
-        table.add_row(
-            each.phase,
-            f"{_duration(seconds.low)} - {_duration(seconds.high)}" if seconds else "",
-            "" if each.actual_s is None else _duration(each.actual_s),
-            "" if each.is_inside is None else "yes" if each.is_inside else "no",
-            f"{cost.low:.4f} - {cost.high:.4f}" if cost else "",
-            "" if each.actual_cost is None else f"{each.actual_cost:.4f}",
-        )
     return table
 
 

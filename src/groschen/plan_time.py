@@ -1,14 +1,12 @@
 """How long the phases of a recipe will take: work by formula over the measured roofs.
 
-Where a roof is not reached, the share is what such work is known to reach; a short calibration on the machine
-itself replaces it. Every time is an interval, because the rate is known roughly and the lengths of
-completions change while a model learns. Leaves out the formulas (model/flops.py) and money (plan.py).
+Where a roof is not reached, the share is what such work is known to reach. Every time is an interval, because
+the rate is known roughly and the lengths of completions change while a model learns. Leaves out the formulas
+(model/flops.py) and money (plan.py).
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from groschen import machine
 from groschen.bill import Roofs
 from groschen.errors import BadRequest
 from groschen.model.config import ModelConfig
@@ -22,13 +20,13 @@ from groschen.model.flops import (
 )
 from groschen.plan_memory import Layout, parameter_count
 
-# Shares of the product roof without a calibration. Generation: 113 tokens/s of a 0.5B model with 64 rows
+# Shares of the product roof. Generation: 113 tokens/s of a 0.5B model with 64 rows
 # is 0.68 of a roof of 167 GFLOP/s (benchmarks/results/engine-fixed64.json). Training: aimed at, not measured.
 _GENERATION_SHARE, _TRAINING_SHARE = 0.60, 0.55
 _STEP_OVERHEAD_S = 0.003  # of one engine step besides products: what binds a model of a few million weights
 _UPDATE_BYTES_PER_WEIGHT = 40  # gradient, two moments and master read and written, weight written and packed
 _LOADING_BYTES_PER_S, _SAVING_BYTES_PER_S = 0.5e9, 0.3e9  # a plain disk
-_SPREAD, _CALIBRATED_SPREAD = 0.45, 0.15  # relative doubt about the share of the roof
+_SPREAD = 0.45  # relative doubt about the share of the roof
 _LENGTH_SPREAD = 0.35  # relative doubt about the mean length of completions
 
 
@@ -42,16 +40,19 @@ class RecipeFacts:
     prompt_tokens: int
     completion_tokens: int  # expected mean; the task's base evaluation tells it
     max_completion_tokens: int
-    evaluations: int = 0  # during the run, on dev
+    evaluations: int = 0  # on dev: of the base, during the run and at its end
     evaluation_problems: int = 0
     evaluation_samples: int = 1
-    final_problems: int = 0  # test, base and trained model
+    wordings: int = 0  # of the task besides its own, each tried with the base on dev, one sample a problem
+    wording_problems: int = 0
+    final_problems: int = 0  # test, base and trained model, and the base again if another wording is better
     final_samples: int = 1
     verify_s: float = 0.001  # of one completion
     signal_share: float = 1.0  # groups that are trained; those without signal are skipped
     checkpoints: int = 1
     max_rows: int = 64  # completions that decode together
-    micro_batch_tokens: int = 2048
+    micro_batch_tokens: int = 2048  # a prompt with one completion is never cut, however long
+    scored_tokens: int = 512  # tokens that have logits at once; a completion is never cut here either
     shares_prompt: bool = True  # in training
     recomputes_layers: bool = False
     adapter_weights: int | None = None  # of a LoRA adapter; None: every weight is trained
@@ -71,14 +72,6 @@ class RecipeFacts:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """What this machine reaches with this model, measured: hardware FLOP/s, everything included."""
-
-    generation_flops_per_s: float
-    training_flops_per_s: float | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Interval:
     """Where a prediction is expected to come true, and its middle."""
@@ -94,32 +87,6 @@ class Interval:
         return self.low <= value <= self.high
 
 
-def calibrate(
-    config: ModelConfig,
-    generate: Callable[[], Sequence[tuple[int, Sequence[int]]]],
-    update: Callable[[], Flops] | None = None,
-    clock: Callable[[], float] = machine.seconds,
-) -> Calibration:
-    """Time one short generation and one micro-batch on the machine that will run the recipe.
-
-    generate: samples some groups and returns, for each, the prompt's tokens and those of its completions;
-    take as many rows as the recipe will. update: one forward and backward pass; returns its FLOPs. Run both
-    once before: a first call packs weights and compiles kernels.
-    """
-    start = clock()
-    groups = generate()
-    generated_s = clock() - start
-    flops = sum(generation_flops(config, prompt, lengths).hardware for prompt, lengths in groups)
-    if update is None:
-        return Calibration(generation_flops_per_s=flops / generated_s)
-    start = clock()
-    trained = update()
-    return Calibration(
-        generation_flops_per_s=flops / generated_s,
-        training_flops_per_s=trained.hardware / (clock() - start),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Rates:
     """Work to seconds, for one model, recipe and machine."""
@@ -128,7 +95,6 @@ class Rates:
     facts: RecipeFacts
     roofs: Roofs
     layout: Layout
-    calibration: Calibration | None
 
     def sampling(self, problems: float, samples: int) -> tuple[Flops, Interval]:
         """Groups of `samples` completions for a number of problems, generated in one go."""
@@ -138,14 +104,26 @@ class Rates:
             return flops, Interval(0, 0, 0)
         rows = min(facts.max_rows, problems * samples)
         engine_steps = problems * samples * facts.completion_tokens / rows
-        if self.calibration is not None:
-            seconds = flops.hardware / self.calibration.generation_flops_per_s
-        else:
-            weights = body_weights(self.config) + head_weights(self.config)
-            reading = engine_steps * self.layout.weight_bytes * weights / self.roofs.read_bytes_per_s
-            products = flops.hardware / (self.roofs.flops_per_s * _GENERATION_SHARE)
-            seconds = max(products, reading) + engine_steps * _STEP_OVERHEAD_S
-        return flops, self._with_doubt(seconds, self.calibration is not None)
+        weights = body_weights(self.config) + head_weights(self.config)
+        reading = engine_steps * self.layout.weight_bytes * weights / self.roofs.read_bytes_per_s
+        products = flops.hardware / (self.roofs.flops_per_s * _GENERATION_SHARE)
+        seconds = max(products, reading) + engine_steps * _STEP_OVERHEAD_S
+        return flops, self._with_doubt(seconds)
+
+    def evaluation(self) -> tuple[Flops, Interval]:
+        """The base and the policy on dev, the base with each wording on dev, and on test the base, the best
+        checkpoint and perhaps the base's best wording: as likely as if all wordings were alike.
+        """
+        facts = self.facts
+        dev = self.sampling(facts.evaluation_problems, facts.evaluation_samples)
+        wording = self.sampling(facts.wording_problems, 1)
+        test = self.sampling(facts.final_problems, facts.final_samples)
+        wordings = facts.wordings if facts.wording_problems else 0
+        tries, again = wordings + 1 if wordings else 0, wordings / (wordings + 1)
+        flops = dev[0] * facts.evaluations + wording[0] * tries + test[0] * (2 + again)
+        seconds = _times(dev[1], facts.evaluations) + _times(wording[1], tries) + _times(test[1], 2)
+        third = Interval(0, again * test[1].expected, test[1].high if wordings else 0)
+        return flops, seconds + third
 
     def training(self, problems: float) -> tuple[Flops, Interval]:
         """Forward, backward and one update for the groups of a step that carry signal."""
@@ -157,6 +135,7 @@ class Rates:
             lengths,
             shares_prompt=facts.shares_prompt,
             recomputes_layers=facts.recomputes_layers,
+            recomputes_head=False,
             adapter_weights=facts.adapter_weights,
         )
         if facts.has_reference:
@@ -164,18 +143,16 @@ class Rates:
                 self.config, facts.prompt_tokens, lengths, shares_prompt=facts.shares_prompt
             )
         flops = flops * problems
-        measured = self.calibration.training_flops_per_s if self.calibration else None
-        rate = measured or self.roofs.flops_per_s * _TRAINING_SHARE
+        rate = self.roofs.flops_per_s * _TRAINING_SHARE
         trained = facts.adapter_weights or parameter_count(self.config)
         update = trained * _UPDATE_BYTES_PER_WEIGHT / self.roofs.read_bytes_per_s
-        return flops, self._with_doubt(flops.hardware / rate + update, measured is not None)
+        return flops, self._with_doubt(flops.hardware / rate + update)
 
-    def _with_doubt(self, seconds: float, is_measured: bool) -> Interval:
+    def _with_doubt(self, seconds: float) -> Interval:
         """The doubt about the rate and the doubt about lengths, which cannot exceed their limit."""
-        doubt = _CALIBRATED_SPREAD if is_measured else _SPREAD
         longest = self.facts.max_completion_tokens / self.facts.completion_tokens
-        low = seconds * (1 - doubt) * (1 - _LENGTH_SPREAD)
-        return Interval(low, seconds, seconds * (1 + doubt) * min(1 + _LENGTH_SPREAD, longest))
+        low = seconds * (1 - _SPREAD) * (1 - _LENGTH_SPREAD)
+        return Interval(low, seconds, seconds * (1 + _SPREAD) * min(1 + _LENGTH_SPREAD, longest))
 
 
 def work(rates: Rates) -> list[tuple[str, Flops, Interval]]:
@@ -183,8 +160,6 @@ def work(rates: Rates) -> list[tuple[str, Flops, Interval]]:
     facts = rates.facts
     generation = rates.sampling(facts.problems_per_step, facts.group_size)
     training = rates.training(facts.problems_per_step * facts.signal_share)
-    dev = rates.sampling(facts.evaluation_problems, facts.evaluation_samples)
-    test = rates.sampling(facts.final_problems, facts.final_samples)
     graded = facts.steps * facts.problems_per_step * facts.group_size
     weights = parameter_count(rates.config)
     loaded = rates.layout.weight_bytes * weights / _LOADING_BYTES_PER_S
@@ -195,11 +170,7 @@ def work(rates: Rates) -> list[tuple[str, Flops, Interval]]:
         ("generation", generation[0] * facts.steps, _times(generation[1], facts.steps)),
         ("verification", Flops(), _roughly(graded * facts.verify_s)),
         ("training", training[0] * facts.steps, _times(training[1], facts.steps)),
-        (
-            "evaluation",
-            dev[0] * facts.evaluations + test[0] * 2,
-            _times(dev[1], facts.evaluations) + _times(test[1], 2),
-        ),
+        ("evaluation", *rates.evaluation()),
         ("checkpoint", Flops(), _roughly(saved)),
     ]
 

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 from platformdirs import user_config_path
 
-from groschen.errors import BadFile, BadRequest
+from groschen.errors import BadFile
 
 ENVIRONMENT_VARIABLE = "GROSCHEN_PRICES"
 JOULES_PER_KWH = 3.6e6
@@ -88,7 +88,7 @@ class Prices(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     rates: dict[Currency, Rate]
     kwh: Price
     machine: MachinePrice
-    gpu_hours: dict[str, Price]
+    gpu_hours: dict[str, Price]  # rents to choose a machine by; nothing is counted with them
     apis: dict[str, ApiPrice]
     hosted_rft_hour: Price
 
@@ -125,30 +125,6 @@ class Prices(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def of_hosted_rft(self, seconds: float) -> float:
         """What hosted reinforcement fine-tuning charges for so much wall-clock time."""
         return self.convert(seconds / 3600 * self.hosted_rft_hour.value, self.hosted_rft_hour.currency)
-
-    def rented(self, gpu: str) -> "Prices":
-        """The same prices with the machine being a rented GPU of the table."""
-        if gpu not in self.gpu_hours:
-            near = _nearest(gpu, self.gpu_hours)
-            known = ", ".join(sorted(self.gpu_hours))
-            raise BadRequest(
-                f"no hourly price of {gpu!r}{near}; known are {known}; add it to your prices file"
-            )
-        hour = self.gpu_hours[gpu]
-        machine = MachinePrice(
-            kind="rented",
-            value=hour.value,
-            currency=hour.currency,
-            date=hour.date,
-            source=f"{gpu}: {hour.source}",
-        )
-        return msgspec.structs.replace(self, machine=machine)
-
-    def in_currency(self, currency: str) -> "Prices":
-        """The same prices with totals in another currency. Raises BadRequest without a rate for it."""
-        if currency not in ("EUR", *self.rates):
-            raise BadRequest(f"no rate for {currency}; there are EUR, {', '.join(sorted(self.rates))}")
-        return msgspec.structs.replace(self, currency=currency)
 
 
 def user_file() -> Path:

@@ -12,6 +12,9 @@ from typing import Protocol
 from groschen.engine.engine import Engine
 from groschen.engine.noise import mix
 from groschen.errors import DoesNotFit
+from groschen.ledger import Span
+from groschen.model.config import ModelConfig
+from groschen.model.flops import forward_flops
 from groschen.records import (
     Completion,
     FinishReason,
@@ -71,12 +74,10 @@ class Sampler:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """All completions of a batch of problems, and what drawing them took."""
+    """All completions of a batch of problems."""
 
     completions: Mapping[tuple[str, int], Completion]  # by key of the problem and sample
     num_completions: int  # of each problem
-    prompt_lengths: tuple[int, ...]  # of the prompts that were computed
-    completion_lengths: tuple[tuple[int, ...], ...]  # of what was drawn for each of them
 
 
 def draw(
@@ -87,12 +88,14 @@ def draw(
     salt: int,
     journal: Journal | None = None,
     on_completion: Callable[[Completion], None] | None = None,
+    span: Span | None = None,
 ) -> Drawn:
     """`num_completions` completions of each problem.
 
     salt: what makes this visit's noise differ from another visit's (the step). A completion is a function of
     the weights, the run's seed, the salt, the problem's key and the sample, whatever is drawn beside it and
-    whatever the journal knows.
+    whatever the journal knows. span: of the ledger, told after each step of the engine, and of each
+    completion that was computed, as soon as it has ended.
     """
     wanted = {(problem.key, sample) for problem in problems for sample in range(num_completions)}
     known = {} if journal is None else journal.completions()
@@ -101,11 +104,11 @@ def draw(
         for completion in found.values():
             on_completion(completion)
     missing = [p for p in problems if any((p.key, i) not in found for i in range(num_completions))]
-    lengths: dict[str, list[int]] = {problem.key: [] for problem in missing}
-    prompts: dict[str, int] = {}
-    for key, completion in _completions(sampler, missing, num_completions, salt):
-        prompts[key] = len(completion.prompt_ids)
-        lengths[key].append(len(completion.token_ids))
+    begun: set[str] = set()  # problems whose prompt is paid
+    for key, completion in _completions(sampler, missing, num_completions, salt, span):
+        if span is not None:
+            _pay(span, sampler.engine.model.config, completion, is_first=key not in begun)
+        begun.add(key)
         if (key, completion.sample) in found:
             continue  # it was drawn again beside its siblings, with the same bits
         if journal is not None:
@@ -113,13 +116,11 @@ def draw(
         found[key, completion.sample] = completion
         if on_completion is not None:
             on_completion(completion)
-    return Drawn(
-        found, num_completions, tuple(prompts.values()), tuple(tuple(lengths[key]) for key in prompts)
-    )
+    return Drawn(found, num_completions)
 
 
 def _completions(
-    sampler: Sampler, problems: Sequence[Problem], num_completions: int, salt: int
+    sampler: Sampler, problems: Sequence[Problem], num_completions: int, salt: int, span: Span | None
 ) -> Iterator[tuple[str, Completion]]:
     """Each completion as soon as it has ended. Leaving early aborts the rest."""
     engine, seed = sampler.engine, sampler.sampling.seed
@@ -138,9 +139,20 @@ def _completions(
                 if progress.completion is not None:
                     left -= 1
                     yield asked[progress.request], progress.completion
+            if span is not None:
+                span.add()  # so that a kill hides no more than a step, however long completions are
     finally:
         for number in asked:
             engine.abort(number)
+
+
+def _pay(span: Span, config: ModelConfig, completion: Completion, *, is_first: bool) -> None:
+    """Tell the ledger of a completion; of its prompt, which its group shares, with the first one."""
+    prompt, own = len(completion.prompt_ids), len(completion.token_ids)
+    work = forward_flops(config, first=prompt, count=own - 1, head_rows=own - 1)
+    if is_first:
+        work += forward_flops(config, first=0, count=prompt, head_rows=1)
+    span.add(prompt_tokens=prompt if is_first else 0, generated_tokens=own, flops=work)
 
 
 def verify(
@@ -149,9 +161,12 @@ def verify(
     drawn: Drawn,
     *,
     journal: Journal | None = None,
-    on_verdict: Callable[[Verdict], None] | None = None,
+    span: Span | None = None,
 ) -> list[Group]:
-    """The groups of the problems, in their order, every completion with its verdict."""
+    """The groups of the problems, in their order, every completion with its verdict.
+
+    span: of the ledger, told after each verdict.
+    """
     known = {} if journal is None else journal.verdicts()
     groups = []
     for problem in problems:
@@ -164,8 +179,8 @@ def verify(
                 if journal is not None:
                     journal.write_verdict(problem.key, sample, verdict)
             rollouts.append(Rollout(completion=completion, verdict=verdict))
-            if on_verdict is not None:
-                on_verdict(verdict)
+            if span is not None:
+                span.add()
         groups.append(Group(problem=problem, rollouts=tuple(rollouts)))
     return groups
 

@@ -5,9 +5,11 @@ extra and imported only when asked for; its own switches for working offline hol
 MLFLOW_TRACKING_URI).
 """
 
+import importlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -36,15 +38,28 @@ class Tracker(Protocol):
         """Hand everything over."""
 
 
-def open_tracker(name: str, tracked: Tracked) -> Tracker:
-    """The tracker `name`: tensorboard, wandb or mlflow.
+def check_tracker(name: str) -> None:
+    """Refuse what `open_tracker` would refuse, before there is a run.
 
-    Raises UsageError for another name, BadRequest if its package is not installed.
+    Raises UsageError for a name that is not known, BadRequest if its package is not installed.
     """
     if name not in _TRACKERS:
         raise UsageError(f"there is no tracker '{name}'; {nearest(name, tuple(_TRACKERS))}")
-    try:
+    with _installed(name):
+        importlib.import_module(name)
+
+
+def open_tracker(name: str, tracked: Tracked) -> Tracker:
+    """The tracker `name`: tensorboard, wandb or mlflow. Raises the errors of `check_tracker`."""
+    check_tracker(name)
+    with _installed(name):
         return _TRACKERS[name](tracked)
+
+
+@contextmanager
+def _installed(name: str) -> Iterator[None]:
+    try:
+        yield
     except ImportError as error:
         raise BadRequest(
             f"the tracker '{name}' needs a package that is not installed ({error}); install groschen[{name}]"
@@ -65,12 +80,9 @@ class _Callbacks:
 
 
 def numbers(metrics: Mapping[str, object]) -> dict[str, float]:
-    """The numbers of a line of metrics.jsonl by name, without its step; an evaluation's under its split."""
-    area = ""
-    if metrics.get("kind") == "evaluation":
-        area = f"evaluation/{metrics.get('model', 'policy')}-{metrics.get('split', 'dev')}/"
+    """What is a number, by name, without the step."""
     return {
-        f"{area}{key}": float(value)
+        key: float(value)
         for key, value in metrics.items()
         if key != "step" and isinstance(value, int | float) and not isinstance(value, bool)
     }

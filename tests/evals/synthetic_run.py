@@ -183,7 +183,7 @@ def _plan() -> Plan:
                         available=20_000_000_000)  # fmt: skip
     phases = (phase("generation", 80, 190), phase("training", 60, 110), phase("evaluation", 30, 90))
     return Plan(phases=phases, total=phase("total", 190, 420), memory=memory, num_parameters=3_214_592,
-                samples=15_360, currency="EUR", is_calibrated=False)  # fmt: skip
+                samples=15_360, currency="EUR")  # fmt: skip
 
 
 def catalogue(language: str) -> dict[str, str]:

@@ -27,14 +27,14 @@ def test_what_is_no_budget_is_refused_with_examples(text: str) -> None:
         parse_budget(text)
 
 
-def test_a_budget_is_reached_when_nothing_is_left() -> None:
-    assert not parse_budget("10min").reached(Spent(seconds=599.9, flops=1e30, money=1e9))
-    assert parse_budget("10min").reached(Spent(seconds=600.0))
-    assert parse_budget("5e14FLOP").reached(Spent(flops=5e14))
-    assert not parse_budget("5e14FLOP").reached(Spent(seconds=1e9))
+def test_a_budget_is_used_up_when_nothing_is_left() -> None:
+    assert parse_budget("10min").share(Spent(seconds=599.9, flops=1e30, money=1e9)) < 1
+    assert parse_budget("10min").share(Spent(seconds=600.0)) == 1
+    assert parse_budget("5e14FLOP").share(Spent(flops=5e14)) == 1
+    assert parse_budget("5e14FLOP").share(Spent(seconds=1e9)) == 0
     assert parse_budget("2EUR").share(Spent(money=0.5, currency="EUR")) == 0.25
 
 
 def test_a_budget_in_another_currency_than_the_prices_is_refused() -> None:
     with pytest.raises(BadRequest, match="the budget is 2USD and the price file counts in EUR"):
-        parse_budget("2USD").reached(Spent(money=1.0, currency="EUR"))
+        parse_budget("2USD").share(Spent(money=1.0, currency="EUR"))

@@ -67,9 +67,9 @@ def test_the_paths_are_those_that_the_page_lists(tmp_path: Path) -> None:
     with create_run(tmp_path / "run", MANIFEST, RECIPE) as run:
         assert [str(path.relative_to(tmp_path / "run")) for path in (
             run.paths.metrics, run.paths.ledger, run.paths.rollouts(12), run.paths.evaluation("base-test"),
-            run.paths.checkpoints, run.paths.best, run.paths.report, run.paths.log,
+            run.paths.checkpoints, run.paths.best, run.paths.report,
         )] == ["metrics.jsonl", "ledger.jsonl", "rollouts/step-000012.jsonl", "evaluations/base-test.jsonl",
-               "checkpoints", "best", "report.html", "log.txt"]  # fmt: skip
+               "checkpoints", "best", "report.html"]  # fmt: skip
         with run.journal(run.paths.rollouts(12)) as journal:
             journal.append({"n": 1})
         assert read_journal(run.paths.rollouts(12)) == [{"n": 1}]

@@ -96,23 +96,6 @@ def test_records_come_back_as_what_they_were(tmp_path: Path) -> None:
         read_journal(tmp_path / "e.jsonl", EvalRecord)
 
 
-def test_a_resume_keeps_every_line_up_to_the_checkpoint_and_cuts_the_rest(tmp_path: Path) -> None:
-    kept = [
-        {"kind": "event", "message": "begin"},
-        {"step": 1},
-        {"step": 2},
-        {"kind": "evaluation", "step": 2},
-    ]
-    with Journal(tmp_path / "m.jsonl") as journal:
-        for line in [*kept, {"step": 3}, {"kind": "event", "step": 3}, {"step": 4}]:
-            journal.append(line)
-        assert journal.truncate_after_step(2) == 3
-        assert journal.read() == kept
-        assert journal.truncate_after_step(2) == 0
-        journal.append({"step": 3, "again": True})
-    assert lines(tmp_path / "m.jsonl") == [*kept, {"step": 3, "again": True}]
-
-
 def test_a_cut_takes_all_that_was_written_after_the_first_line_beyond(tmp_path: Path) -> None:
     with Journal(tmp_path / "m.jsonl") as journal:
         for number in (1, 5, 2):

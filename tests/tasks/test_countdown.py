@@ -5,12 +5,14 @@ import operator
 import random
 import re
 from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from groschen.errors import BadRequest
 from groschen.records import Problem, Split
-from groschen.tasks import countdown
+from groschen.tasks import arithmetic, countdown, slots
 from groschen.tasks.arithmetic import MAX_DEPTH, MAX_LENGTH, read_expression
 
 PROBLEMS = countdown.problems()
@@ -182,3 +184,13 @@ def test_the_prompt_says_what_is_asked_and_where_the_answer_belongs() -> None:
 def test_the_digest_changes_with_the_settings() -> None:
     assert countdown.digest(0, 3) == countdown.digest(0, 3)
     assert len({countdown.digest(0, 3), countdown.digest(1, 3), countdown.digest(0, 4)}) == 3
+
+
+@pytest.mark.parametrize("module", [countdown, arithmetic, slots])
+def test_the_digest_changes_with_every_file_that_decides_verdicts(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = countdown.digest(0, 3)
+    (tmp_path / "other.py").write_text("")
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "other.py"))
+    assert countdown.digest(0, 3) != before

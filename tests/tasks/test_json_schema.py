@@ -65,6 +65,14 @@ def test_only_the_fields_that_count_are_compared() -> None:
     assert not passed(verifier, BILL, '{"lines": [{"item": "tea"}]}')
 
 
+def test_a_field_stands_in_the_answer_where_it_stands_in_the_reference() -> None:
+    nested = Json(fields=("lines.0.item",))
+    assert not passed(nested, BILL, '{"lines.0.item": "tea"}')
+    flat = Json(fields=("net.total",))
+    assert passed(flat, {"net.total": 5}, '{"net.total": 5}')
+    assert not passed(flat, {"net.total": 5}, '{"net": {"total": 5}}')
+
+
 def test_the_whole_reference_is_compared_as_json() -> None:
     verifier = Json(whole=True)
     assert passed(verifier, {"a": 1, "b": [1, 2]}, '{"b": [1.0, 2], "a": 1}')

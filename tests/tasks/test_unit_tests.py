@@ -150,6 +150,17 @@ def test_a_program_that_takes_too_long_fails_and_later_cases_with_it() -> None:
     assert verdict.parts["why"] == "longer than 2 s" and verdict.parts["share"] == 1 / 3
 
 
+@pytest.mark.parametrize("depth", [440, 485])
+def test_values_too_deep_to_be_handed_on_fail_and_are_no_error(depth: int) -> None:
+    deep = f"def f():\n    deep = []\n    for _ in range({depth}): deep = [deep]\n    return deep\n"
+    assert not judged({"tests": "assert g(f()) == 0"}, deep + "def g(x): return 1").passed
+
+
+def test_more_data_than_may_pass_fails_and_is_no_error() -> None:
+    code = "def f(): return 'x' * 700_000\ndef g(a, b): return True"
+    assert judged({"tests": "assert g(f(), f())"}, code).parts["why"] == "the program said more than it may"
+
+
 def test_tests_that_break_are_an_error_and_no_zero() -> None:
     verdict = CODE(problem({"tests": "import os\nos._exit(0)"}), block("pass"))
     assert verdict.error == "the process of the tests ended before the last test" and not verdict.passed

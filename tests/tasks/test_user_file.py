@@ -4,10 +4,11 @@ import random
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from groschen.errors import GroschenError
-from groschen.records import Split
+from groschen.records import Split, Verdict
 from groschen.tasks.load import load_task
 from groschen.tasks.task import judge
 
@@ -161,6 +162,11 @@ def test_an_error_in_a_neighbour_is_told_with_the_neighbours_line(tmp_path: Path
         ("return Verdict(reward=1.0, passed=1)", "passed=1, expected True or False"),
         ("return Verdict(reward=float('nan'), passed=True)", "reward=nan, expected a finite number"),
         ("return Verdict(reward=True, passed=True)", "reward=True, expected a finite number"),
+        ("return Verdict(reward=1, passed=True, parts={'a': [1, 2]})", "parts['a']=[1, 2], expected a"),
+        ("return Verdict(reward=1, passed=True, parts={'a': __import__('numpy').bool_(1)})", "parts['a']="),
+        ("return Verdict(reward=1, passed=True, parts={3: 'three'})", "parts[3]='three', expected"),
+        ("return Verdict(reward=1, passed=True, parts=['a'])", "parts=['a'], expected a mapping"),
+        ("return Verdict(reward=1, passed=True, error=ValueError('no'))", "error=ValueError('no'), expected"),
     ],
 )
 def test_a_verifier_that_breaks_is_an_error_and_no_zero(tmp_path: Path, body: str, said: str) -> None:
@@ -168,6 +174,21 @@ def test_a_verifier_that_breaks_is_an_error_and_no_zero(tmp_path: Path, body: st
     verdict = judge(task, task.problems[Split.TRAIN][0], "5")
     assert verdict.error is not None and said in verdict.error
     assert not verdict.passed and verdict.reward == 0.0
+
+
+PARTS = """{
+    "count": 3, "long": 10 ** 30, "endless": 10 ** 400, "nan": float("nan"), "half": "a\\ud800",
+    "numpy": numpy.float64(0.5), "none": None, "yes": True,
+}"""
+
+
+def test_a_verdict_is_what_will_be_read_again_from_its_file(tmp_path: Path) -> None:
+    body = f"return Verdict(reward=numpy.float64(1), passed=True, parts={PARTS})"
+    task = load_task(write(tmp_path, f"import numpy\n{TASK}\ndef verify(problem, text):\n    {body}\n"))
+    verdict = judge(task, task.problems[Split.TRAIN][0], "5")
+    assert verdict.error is None
+    assert msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict) == verdict
+    assert verdict.parts["count"] == 3 and verdict.parts["half"] == "a?" and verdict.parts["endless"] is None
 
 
 def test_the_verdicts_seconds_are_measured(tmp_path: Path) -> None:

@@ -56,6 +56,14 @@ def test_a_group_without_signal_has_no_advantage_not_even_from_rounding(kind: st
     assert advantages([rewards], kind) == [[0.0] * 7]  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kind", ["leave_one_out", "mean", "group_std", "batch_std"])
+def test_rewards_that_differ_by_rounding_alone_are_no_signal(kind: str) -> None:
+    for rewards in ([0.3, 0.1 + 0.2], [0.0, 1.0 - 0.9 - 0.1], [-0.0, 0.0]):
+        assert not has_signal(rewards)
+        assert advantages([rewards], kind) == [[0.0, 0.0]]  # type: ignore[arg-type]
+    assert has_signal([0.3, 0.3 + 1e-9])
+
+
 def test_one_known_reward_is_no_signal() -> None:
     assert not has_signal([1.0, None, None])
     assert advantages([[1.0, None]], "leave_one_out") == [[0.0, None]]

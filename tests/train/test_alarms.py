@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from groschen.train.alarms import AlarmSettings, Held, RunStopped, check_step, has_fallen
+from groschen.train.alarms import AlarmSettings, Held, RunStopped, best_of, check_step, has_fallen
 
 HEALTHY = {
     "update/loss": 0.1, "update/grad_norm": 0.5, "policy/entropy_nat": 0.4, "reward/mean": 0.3,
@@ -18,7 +18,7 @@ def step(**changes: float) -> dict[str, float]:
 
 
 def test_a_healthy_run_goes_on() -> None:
-    check_step([step()] * 20, AlarmSettings())
+    check_step(step(), 0, AlarmSettings())
 
 
 @pytest.mark.parametrize(
@@ -34,20 +34,23 @@ def test_a_healthy_run_goes_on() -> None:
 )
 def test_what_is_beyond_a_limit_stops_the_run_with_its_reason(changes: dict[str, float], reason: str) -> None:
     with pytest.raises(RunStopped, match=reason):
-        check_step([step(), step(**changes)], AlarmSettings())
+        check_step(step(**changes), 0, AlarmSettings())
 
 
-def test_no_signal_for_too_long_stops_the_run_and_one_group_with_signal_does_not() -> None:
-    silent = step(groups__with_signal=0.0, update__trained_groups=0.0)
-    settings = AlarmSettings(steps_without_signal=4)
-    check_step([silent] * 3, settings)
-    check_step([silent, step(), silent, silent, silent], settings)
-    with pytest.raises(RunStopped, match="no group had signal for 4 steps"):
-        check_step([step(), silent, silent, silent, silent], settings)
+def test_no_signal_for_too_long_stops_the_run_however_long_that_is() -> None:
+    silent, settings = step(update__trained_groups=0.0), AlarmSettings(steps_without_signal=40)
+    check_step(silent, 39, settings)
+    with pytest.raises(RunStopped, match="no group had signal for 40 steps"):
+        check_step(silent, 40, settings)
+
+
+def test_a_verifier_that_always_breaks_is_named_and_not_the_learning_rate() -> None:
+    with pytest.raises(RunStopped, match="verifier failed on 100%"):
+        check_step(step(verify__error_share=1.0, reward__mean=math.nan), 0, AlarmSettings())
 
 
 def test_entropy_is_not_asked_for_where_nothing_was_trained() -> None:
-    check_step([step(), step(update__trained_groups=0.0, policy__entropy_nat=0.0)], AlarmSettings())
+    check_step(step(update__trained_groups=0.0, policy__entropy_nat=0.0), 1, AlarmSettings())
 
 
 def test_an_alarm_can_be_switched_off() -> None:
@@ -60,10 +63,10 @@ def test_an_alarm_can_be_switched_off() -> None:
         groups__with_signal=0.0,
         policy__entropy_nat=0.0,
     )
-    check_step([bad] * 20, settings)
+    check_step(bad, 20, settings)
 
 
-def held(*accuracies: float, error: float = 0.02) -> list[Held]:
+def held(*accuracies: float | None, error: float = 0.02) -> list[Held]:
     return [Held(step, accuracy, error) for step, accuracy in enumerate(accuracies)]
 
 
@@ -75,3 +78,9 @@ def test_accuracy_that_fell_and_stayed_low_ends_a_run() -> None:
     assert not has_fallen(held(0.1, 0.5, 0.3, 0.3, error=0.2), settings), "within the noise"
     assert not has_fallen(held(0.1, 0.2, 0.3, 0.5), settings)
     assert not has_fallen(held(0.1, 0.5, 0.3, 0.3), AlarmSettings(falls_by_errors=0.0))
+
+
+def test_the_best_is_the_earliest_of_equals_and_never_one_that_could_not_be_graded() -> None:
+    assert best_of(held(None, 0.3, 0.5, 0.5, None)).step == 2
+    assert best_of(held(None, None)).step == 0
+    assert not has_fallen(held(0.5, None, None), AlarmSettings(falls_by_errors=2.0, patience=2))

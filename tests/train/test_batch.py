@@ -106,6 +106,14 @@ def test_one_denominator_counts_the_whole_update_not_the_part() -> None:
             assert made.num_trained_tokens == num_tokens
 
 
+def test_completions_without_signal_count_where_they_are_said_to_and_tokens_never_do() -> None:
+    groups = scored_groups(tiny_model())
+    count, num_tokens = sum(map(len, groups)), sum(len(e.completion.token_ids) for g in groups for e in g)
+    expected = {"constant": 4 * count * 30, "token": num_tokens, "sequence": 4 * count}
+    for name, denominator in expected.items():
+        assert batch(groups, name, 30, 200, CPU, 0.25).denominator == denominator  # type: ignore[arg-type]
+
+
 def test_no_part_is_longer_than_asked_unless_it_is_one_completion() -> None:
     groups = scored_groups(tiny_model())
     for limit in (40, 120, 300):

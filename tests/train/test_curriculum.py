@@ -1,13 +1,20 @@
 """Which problems a step gets: every one in turn, none twice, and the useless ones rest."""
 
 import copy
+from collections.abc import Sequence
 
 from tests.train.verdicts import group
 
-from groschen.records import Problem
+from groschen.records import Group, Problem
 from groschen.train.curriculum import Curriculum
+from groschen.train.rewards import RewardSettings, shaped_rewards
 
 PROBLEMS = [Problem(key=f"p{n}", messages=({"role": "user", "content": str(n)},)) for n in range(10)]
+
+
+def observe(curriculum: Curriculum, groups: Sequence[Group]) -> None:
+    """As a run without shaping does."""
+    curriculum.observe(groups, [shaped_rewards(each, 100, RewardSettings()) for each in groups])
 
 
 def keys(curriculum: Curriculum, count: int) -> list[str]:
@@ -34,7 +41,7 @@ def test_a_problem_without_signal_rests_and_comes_back() -> None:
     curriculum = Curriculum(PROBLEMS, 1, 2)
     dull = PROBLEMS[3]
     for _ in range(2):
-        curriculum.observe([group(dull, [0.0, 0.0, 0.0])])
+        observe(curriculum, [group(dull, [0.0, 0.0, 0.0])])
     assert curriculum.num_aside == 1
     asked = [key for _ in range(3) for key in keys(curriculum, 9)]
     assert dull.key not in asked[:9]
@@ -45,21 +52,29 @@ def test_a_problem_without_signal_rests_and_comes_back() -> None:
 def test_a_group_with_signal_ends_the_streak() -> None:
     curriculum = Curriculum(PROBLEMS, 1, 2)
     for rewards in ([1.0, 1.0], [1.0, 0.0], [1.0, 1.0]):
-        curriculum.observe([group(PROBLEMS[0], rewards)])
+        observe(curriculum, [group(PROBLEMS[0], rewards)])
     assert curriculum.num_aside == 0
-    curriculum.observe([group(PROBLEMS[0], [0.0, 0.0])])
+    observe(curriculum, [group(PROBLEMS[0], [0.0, 0.0])])
     assert curriculum.num_aside == 0, "all failed does not go on with a streak of all passed"
+
+
+def test_a_problem_whose_failures_earn_different_rewards_goes_on() -> None:
+    curriculum = Curriculum(PROBLEMS, 1, 1)
+    observe(curriculum, [group(PROBLEMS[0], [0.0, 0.4])])
+    assert curriculum.num_aside == 0, "this group was trained"
+    curriculum.observe([group(PROBLEMS[1], [0.0, 0.4])], [[0.2, 0.2]])
+    assert curriculum.num_aside == 1, "the rewards of training decide"
 
 
 def test_a_verifier_that_broke_says_nothing_about_a_problem() -> None:
     curriculum = Curriculum(PROBLEMS, 1, 1)
-    curriculum.observe([group(PROBLEMS[0], [None, None])])
+    observe(curriculum, [group(PROBLEMS[0], [None, None])])
     assert curriculum.num_aside == 0
 
 
 def test_a_step_is_full_even_if_everything_rests() -> None:
     curriculum = Curriculum(PROBLEMS, 1, 1)
-    curriculum.observe([group(problem, [0.0, 0.0]) for problem in PROBLEMS])
+    observe(curriculum, [group(problem, [0.0, 0.0]) for problem in PROBLEMS])
     assert curriculum.num_aside == 10
     assert len(set(keys(curriculum, 6))) == 6
 
@@ -67,7 +82,7 @@ def test_a_step_is_full_even_if_everything_rests() -> None:
 def test_a_saved_state_goes_on_as_if_it_had_never_stopped() -> None:
     curriculum = Curriculum(PROBLEMS, 1, 1)
     keys(curriculum, 4)
-    curriculum.observe([group(PROBLEMS[2], [1.0, 1.0])])
+    observe(curriculum, [group(PROBLEMS[2], [1.0, 1.0])])
     resumed = Curriculum(PROBLEMS, 1, 1, copy.deepcopy(curriculum.state))
     assert [keys(curriculum, 4) for _ in range(6)] == [keys(resumed, 4) for _ in range(6)]
 

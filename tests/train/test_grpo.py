@@ -4,19 +4,28 @@ got there.
 
 import io
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tests.tiny import tiny_model
+from tests.train.samples import scored_groups
 from tests.train.tiny_run import recipe
 
 from groschen.errors import BadRequest, Unsupported
 from groschen.model.safetensors_folder import SafetensorsFile
-from groschen.train.grpo import train
+from groschen.records import EvalRecord, FinishReason, Split
+from groschen.train.alarms import Held, RunStopped
+from groschen.train.command import Interrupted, _run
+from groschen.train.grpo import train, trained_share
 from groschen.train.opening import new_session, resumed_session
 from groschen.train.recipe import GrpoRecipe, PolicySettings, SamplingSettings
 from groschen.train.session import Session
+from groschen.train.state import read_state
+from groschen.train.step import StepStats, gradient
 
 
 def run(made: GrpoRecipe, folder: Path) -> Session:
@@ -105,6 +114,46 @@ def test_a_run_that_dies_anywhere_goes_on_to_the_same_bits(
     assert_same_end(whole / "run", tmp_path / "run")
 
 
+def test_ctrl_c_between_a_step_and_its_measurement_loses_no_measurement(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: Session) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("groschen.train.grpo.measure_on_dev", interrupt)
+    with pytest.raises(Interrupted, match="--resume"):
+        _run(new_session(recipe(whole), tmp_path / "run", io.StringIO()), io.StringIO())
+    monkeypatch.undo()
+    assert (tmp_path / "run" / "checkpoints" / "step-000002").is_dir()
+    session = resumed_session(tmp_path / "run", (), io.StringIO())
+    train(session)
+    session.close()
+    assert_same_end(whole / "run", tmp_path / "run")
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_last_whole_step_to_go_on_from(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = new_session(recipe(whole), tmp_path / "run", io.StringIO())
+
+    def broken(*arguments: Any) -> StepStats:
+        found = gradient(*arguments)
+        if session.state.step == 2:
+            session.optimizer.parameters["norm.weight"].grad[0] = math.nan  # type: ignore[index]
+        return found
+
+    monkeypatch.setattr("groschen.train.grpo.gradient", broken)
+    with pytest.raises(RunStopped, match="not taken"):
+        _run(session, io.StringIO())
+    monkeypatch.undo()
+    found = [each.name for each in sorted((tmp_path / "run" / "checkpoints").iterdir())]
+    assert found == ["step-000001", "step-000002"]
+    session = resumed_session(tmp_path / "run", (), io.StringIO())
+    train(session)
+    session.close()
+    assert_same_end(whole / "run", tmp_path / "run")
+
+
 def test_training_raises_the_reward(tmp_path: Path) -> None:
     made = recipe(
         tmp_path, num_steps=25, sampling=SamplingSettings(problems_per_step=8, group_size=8, max_tokens=16)
@@ -168,3 +217,66 @@ def test_a_run_that_ended_goes_on_with_a_larger_budget_to_the_same_bits(whole: P
 def test_a_setting_that_decides_bits_cannot_change_on_the_way(whole: Path) -> None:
     with pytest.raises(BadRequest, match=r"optimizer\.learning_rate"):
         resumed_session(whole / "run", ["optimizer.learning_rate=1.0"], io.StringIO())
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "share"), [("groschen", 1.0), ("dapo", 1.0), ("grpo", 0.2), ("rloo", 0.2)]
+)
+def test_a_papers_denominator_counts_completions_without_signal_too(
+    algorithm: str, share: float, whole: Path
+) -> None:
+    made = recipe(whole, policy=PolicySettings(algorithm=algorithm))  # type: ignore[arg-type]
+    rewards = [[1.0, 0.0, None], [1.0, 1.0, 1.0], [0.0, 0.0], [0.0, 0.0, 0.0]]
+    trained = scored_groups(tiny_model(), prompt_lengths=(5,), group_size=2)
+    assert trained_share(made, rewards, trained) == share
+    assert trained_share(made, [[None, None]], []) == 1.0
+
+
+def test_a_run_whose_format_no_verdict_tells_is_resumed(tmp_path: Path) -> None:
+    made = recipe(tmp_path, num_steps=2)
+    task = (tmp_path / "task.py").read_text().replace('"format": True, ', "")
+    (tmp_path / "task.py").write_text(task)
+    run(made, tmp_path / "run")
+    assert None in [line.get("format/share", 0) for line in metrics(tmp_path / "run")], "JSON's NaN"
+    session = resumed_session(tmp_path / "run", (), io.StringIO())
+    session.close()
+    assert session.state.step == 2
+
+
+def test_an_evaluation_that_could_not_be_graded_is_read_back(whole: Path, tmp_path: Path) -> None:
+    session = new_session(recipe(whole), tmp_path / "run", io.StringIO())
+    broken = EvalRecord(
+        key="p1", sample=0, prompt="say 1", text="x", answer=None, passed=False, reward=0.0, parts={},
+        error="it broke", num_tokens=1, finish_reason=FinishReason.STOP,
+    )  # fmt: skip
+    session.state.step = 1
+    session.state.held = [session.log_evaluation([broken], Split.DEV, "policy")]
+    session.save()
+    session.close()
+    found = read_state(session.checkpoints.path(1), session.optimizer)
+    assert found.held == session.state.held == [Held(1, None, None)]
+
+
+def test_an_alarm_remembers_for_how_many_steps_nothing_was_trained(whole: Path, tmp_path: Path) -> None:
+    session = new_session(recipe(whole), tmp_path / "run", io.StringIO())
+    remembered = []
+    for trained_groups in [0.0] * 20 + [1.0, 0.0]:
+        session.log_step({"update/trained_groups": trained_groups})
+        remembered.append(session.state.steps_without_signal)
+    session.close()
+    assert remembered == [*range(1, 21), 0, 1]
+
+
+def test_a_last_measurement_that_was_begun_is_set_aside_with_its_completions(
+    whole: Path, tmp_path: Path
+) -> None:
+    session = new_session(recipe(whole), tmp_path / "run", io.StringIO())
+    folder = session.run.paths.evaluation("best-test").parent
+    for name in ("best-test.jsonl", "best-test.rollouts.jsonl"):
+        (folder / name).write_text(name)
+    session.forget("best-test")
+    session.close()
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        "best-test.until-step-000000.jsonl": "best-test.jsonl",
+        "best-test.rollouts.until-step-000000.jsonl": "best-test.rollouts.jsonl",
+    }

@@ -7,6 +7,7 @@ import torch
 from tests.tiny import tiny_model
 
 from groschen.errors import BadFile
+from groschen.train.alarms import RunStopped
 from groschen.train.optimizer import Optimizer, OptimizerSettings, learning_rate
 
 
@@ -109,3 +110,31 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
     assert [learning_rate(linear, step, 4) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
     constant = OptimizerSettings(learning_rate=3.0)
     assert {learning_rate(constant, step, 4) for step in range(4)} == {3.0}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_gradient_that_is_not_finite_is_forgotten_and_changes_nothing(value: float) -> None:
+    model = tiny_model()
+    optimizer = Optimizer(model, SETTINGS)
+    give_gradients(optimizer, 1)
+    optimizer.step(1e-2)
+    before = {name: tensor.clone() for name, tensor in optimizer.tensors().items()}
+    parameters = {name: tensor.detach().clone() for name, tensor in optimizer.parameters.items()}
+    give_gradients(optimizer, 2)
+    gradient = optimizer.parameters["norm.weight"].grad
+    assert gradient is not None
+    gradient[3] = value
+    with pytest.raises(RunStopped, match=r"gradient is (nan|inf).*learning_rate"):
+        optimizer.step(1e-2)
+    assert optimizer.num_steps == 1
+    assert all(parameter.grad is None for parameter in optimizer.parameters.values())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in optimizer.tensors().items())
+    assert all(torch.equal(tensor, parameters[name]) for name, tensor in optimizer.parameters.items())
+
+
+def test_a_state_is_taken_up_on_the_device_of_its_model() -> None:
+    optimizer = Optimizer(tiny_model().to("meta"), SETTINGS)  # where a file's tensors never are
+    zeros = {name: torch.zeros(tensor.shape) for name, tensor in optimizer.tensors().items()}
+    optimizer.load(Saved(zeros), 3)
+    states = optimizer._adamw.state.values()
+    assert {tensor.device.type for state in states for tensor in state.values()} == {"meta"}

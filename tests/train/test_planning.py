@@ -1,18 +1,25 @@
-"""When a recipe's layers are computed again for the gradient: if it says so, or if memory asks for it."""
+"""What a plan takes from a recipe, and when layers are computed again for the gradient."""
 
+import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from tests.tiny import FAMILIES
+from tests.train.tiny_run import recipe
 
 from groschen import machine
 from groschen.errors import BadRequest, DoesNotFit
 from groschen.model.config import ModelConfig
 from groschen.plan import Plan
 from groschen.plan_time import RecipeFacts
-from groschen.train.planning import plan_with
-from groschen.train.recipe import GrpoRecipe
+from groschen.runs.journal import read_journal
+from groschen.train import step
+from groschen.train.grpo import train
+from groschen.train.opening import new_session
+from groschen.train.planning import facts, plan_with
+from groschen.train.recipe import EvaluationSettings, GrpoRecipe
 
 CONFIG = ModelConfig.from_json({**FAMILIES["qwen2"], "num_hidden_layers": 16})
 FACTS = RecipeFacts(
@@ -24,10 +31,10 @@ FACTS = RecipeFacts(
 
 def planned(recompute_layers: str, available: int, monkeypatch: pytest.MonkeyPatch) -> Plan:
     monkeypatch.setattr(machine, "free_memory_bytes", lambda device: available)
-    recipe = GrpoRecipe(recompute_layers=recompute_layers)  # type: ignore[arg-type]
+    made = GrpoRecipe(recompute_layers=recompute_layers)  # type: ignore[arg-type]
     found = replace(FACTS, recomputes_layers=recompute_layers == "always")
     roofs = {"bf16_gflops": 1.0, "read_gbps": 1.0}
-    return plan_with(found, recipe, CONFIG, torch.device("cpu"), roofs)
+    return plan_with(found, made, CONFIG, torch.device("cpu"), roofs)
 
 
 def test_layers_are_computed_again_where_memory_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,6 +45,30 @@ def test_layers_are_computed_again_where_memory_asks_for_it(monkeypatch: pytest.
     training = [next(p for p in each.phases if p.phase == "training") for each in (kept, again)]
     assert training[0].flops == training[1].flops
     assert training[1].recomputed_flops > training[0].recomputed_flops + training[0].flops / 5
+
+
+def test_a_plan_counts_the_evaluations_that_the_run_makes(tmp_path: Path) -> None:
+    settings = EvaluationSettings(
+        every=2, dev_problems=4, dev_samples=2, test_problems=3, test_samples=2, prompt_problems=3
+    )
+    made = recipe(tmp_path, num_steps=3, evaluation=settings)
+    with Path(made.task).open("a") as file:
+        file.write('\nINSTRUCTIONS = ("Shout.", "Count.")\n')
+    session = new_session(made, tmp_path / "run", io.StringIO())
+    found = facts(made, session.task, session.text, None)
+    train(session)
+    session.close()
+    drawn = [
+        len(read_journal(path)) for path in sorted((tmp_path / "run" / "evaluations").glob("*-dev.jsonl"))
+    ]
+    dev = found.evaluations * found.evaluation_problems * found.evaluation_samples
+    assert sum(drawn) == dev + (found.wordings + 1) * found.wording_problems
+
+
+def test_as_many_tokens_are_planned_to_have_logits_as_the_trainer_scores_at_once() -> None:
+    for lengths in ((40, 600, 300, 212, 100), (300, 212, 100)):
+        most = max(part.stop - part.start for part, _ in step._parts(lengths))
+        assert most == max(FACTS.scored_tokens, *lengths)
 
 
 def test_what_fits_neither_way_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from groschen.train.grpo import scored
 from groschen.train.opening import new_session
 from groschen.train.optimizer import Optimizer, OptimizerSettings
 from groschen.train.recipe import GrpoRecipe, SamplingSettings
+from groschen.train.rewards import RewardSettings, shaped_rewards
 from groschen.train.step import Objective, gradient
 
 
@@ -108,7 +109,8 @@ def test_4_a_verifier_that_raises_is_an_error_that_is_neither_trained_nor_graded
     groups = session.roll_out(session.task.of(Split.TRAIN)[:12], 1)
     errors = {id(r.completion) for g in groups for r in g.rollouts if r.verdict.error is not None}
     assert 3 < len(errors) < 40
-    trained = [each for group in scored(session, groups) for each in group]
+    rewards = [shaped_rewards(group, 16, RewardSettings()) for group in groups]
+    trained = [each for group in scored(session, groups, rewards) for each in group]
     assert trained and not errors & {id(each.completion) for each in trained}
     session.close()
     with pytest.raises(RunStopped, match=r"verifier failed on \d+%"):

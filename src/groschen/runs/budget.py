@@ -35,10 +35,6 @@ class Budget:
     text: str
     currency: str | None = None
 
-    def reached(self, spent: Spent) -> bool:
-        """Whether nothing is left. Raises BadRequest if the costs are in another currency."""
-        return self.share(spent) >= 1.0
-
     def share(self, spent: Spent) -> float:
         """How much of it is used, 1.0 for all. Raises BadRequest if the costs are in another currency."""
         if self.kind == "time":

@@ -1,6 +1,6 @@
 """The run folder: made whole or not at all, open in one process, and where everything in it lies.
 
-    manifest.json  config.toml  lock  best -> checkpoints/step-000040  report.html  log.txt
+    manifest.json  config.toml  lock  best -> checkpoints/step-000040  report.html
     metrics.jsonl  ledger.jsonl  rollouts/step-000012.jsonl  evaluations/NAME.jsonl  checkpoints/step-000040/
 
 `create_run` and `open_run` take the lock; `RunPaths` alone serves those who only read. Leaves out what the
@@ -52,11 +52,6 @@ class RunPaths(NamedTuple):
     def report(self) -> Path:
         """The page for people."""
         return self.folder / "report.html"
-
-    @property
-    def log(self) -> Path:
-        """What was said on standard error."""
-        return self.folder / "log.txt"
 
     @property
     def checkpoints(self) -> Path:

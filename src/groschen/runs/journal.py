@@ -85,10 +85,6 @@ class Journal:
             self.sync()
         return num_cut
 
-    def truncate_after_step(self, step: int) -> int:
-        """Cut what follows the checkpoint of `step`: a resumed run makes it again, with the same bits."""
-        return self.truncate_after(lambda line: _step(line) > step)
-
     def close(self) -> None:
         """Give the file back; a second call does nothing."""
         if self._descriptor >= 0:
@@ -148,12 +144,6 @@ def _decode(line: bytes, path: Path, kind: type[T], number: int = 0) -> T:
             f"{where} is not what it should be ({error}); it was changed after it was written: restore the "
             "file or remove that line"
         ) from error
-
-
-def _step(line: Mapping[str, object]) -> int:
-    """The step of a line; 0, before all steps, for a line without one."""
-    step = line.get("step", 0)
-    return step if isinstance(step, int) else 0
 
 
 def _whole_bytes(descriptor: int) -> int:

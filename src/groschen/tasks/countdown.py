@@ -140,9 +140,9 @@ def wrong(problem: Problem) -> tuple[str, ...]:
 
 
 def digest(seed: int, numbers: int) -> str:
-    """SHA-256 of what decides about problems and verdicts: these two source files and the settings."""
+    """SHA-256 of what decides about problems and verdicts: these three source files and the settings."""
     content = hashlib.sha256(f"countdown seed={seed} numbers={numbers}".encode())
-    for path in (Path(__file__), Path(arithmetic.__file__)):
+    for path in (Path(__file__), Path(arithmetic.__file__), Path(slots.__file__)):
         content.update(path.read_bytes())
     return content.hexdigest()
 

@@ -6,7 +6,7 @@ are regular expressions. Leaves out fetching: a schema refers to its own parts o
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -60,7 +60,7 @@ class Json(InSlot):
     def check(self, problem: Problem) -> None:
         """Raises BadRequest if the reference lacks a field that is compared."""
         for field in self.fields:
-            if _at(problem.answer, field) == ():
+            if _at(problem.answer, _path(problem.answer, field)) == ():
                 raise BadRequest(
                     f"problem {problem.key!r} has no field {field!r} in its reference {problem.answer!r}"
                 )
@@ -103,7 +103,8 @@ class Json(InSlot):
 
     def _difference(self, problem: Problem, value: object) -> str | None:
         for field in self.fields:
-            if not _equal(_at(problem.answer, field), _at(value, field)):
+            path = _path(problem.answer, field)
+            if not _equal(_at(problem.answer, path), _at(value, path)):
                 return f"another value in the field {field!r}"
         if self.whole and not _equal(problem.answer, value):
             return "not the reference"
@@ -166,11 +167,14 @@ def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
-def _at(value: object, path: str) -> object:
+def _path(reference: object, field: str) -> Sequence[str]:
+    """The names and positions that lead to a field: it is one name where the reference has it as one."""
+    return (field,) if isinstance(reference, Mapping) and field in reference else field.split(".")
+
+
+def _at(value: object, path: Sequence[str]) -> object:
     """What stands at a path of names and positions; () if nothing does, which is no JSON value."""
-    if isinstance(value, Mapping) and path in value:
-        return value[path]
-    for name in path.split("."):
+    for name in path:
         if isinstance(value, Mapping) and name in value:
             value = value[name]
         elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):

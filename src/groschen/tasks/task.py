@@ -4,6 +4,7 @@ Leaves out where tasks come from (load.py), how problems are split (splits.py) a
 (check.py).
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -86,9 +87,8 @@ def judge(task: Task, problem: Problem, text: str) -> Verdict:
     try:
         verdict = _well_formed(task.verify(problem, text))
     except Exception as broken:  # noqa: BLE001 - whatever a task's author wrote may raise: kept as data
-        verdict = Verdict(
-            reward=0.0, passed=False, error=f"{type(broken).__name__}: {broken}{_place(broken)}"
-        )
+        why = f"{type(broken).__name__}: {broken}{_place(broken)}"
+        verdict = Verdict(reward=0.0, passed=False, error=_whole(why))
     return replace(verdict, seconds=machine.seconds() - start)
 
 
@@ -110,7 +110,7 @@ def with_instruction(problem: Problem, instruction: str) -> Problem:
 
 
 def _well_formed(verdict: object) -> Verdict:
-    """The verdict itself, if reward and passed are what they should be; else a TypeError says what is not."""
+    """The verdict as it would be read again from a file; a TypeError says what is not as it should be."""
     if not isinstance(verdict, Verdict):
         raise TypeError(f"verify returned {verdict!r}, expected a Verdict")
     if not isinstance(verdict.passed, bool):
@@ -118,7 +118,36 @@ def _well_formed(verdict: object) -> Verdict:
     reward: object = verdict.reward
     if isinstance(reward, bool) or not isinstance(reward, int | float) or not abs(reward) < float("inf"):
         raise TypeError(f"verify returned reward={reward!r}, expected a finite number")
-    return verdict
+    error: object = verdict.error
+    if error is not None and not isinstance(error, str):
+        raise TypeError(f"verify returned error={error!r}, expected a text or None")
+    parts: object = verdict.parts
+    if not isinstance(parts, Mapping):
+        raise TypeError(f"verify returned parts={parts!r}, expected a mapping")
+    return replace(
+        verdict,
+        reward=float(reward),
+        parts={name: _part(name, value) for name, value in parts.items()},
+        error=None if error is None else _whole(error),
+    )
+
+
+def _part(name: object, value: object) -> float | bool | str | None:
+    """A part in a type that a file keeps: a number as a float, None for one that is not finite."""
+    if isinstance(name, str) and (value is None or isinstance(value, bool)):
+        return value
+    if isinstance(name, str) and isinstance(value, int | float):
+        return float(value) if abs(value) <= sys.float_info.max else None
+    if isinstance(name, str) and isinstance(value, str):
+        return _whole(value)
+    raise TypeError(
+        f"verify returned parts[{name!r}]={value!r:.200}, expected a number, a text, True, False or None"
+    )
+
+
+def _whole(text: str) -> str:
+    """The text without half characters, which JSON escapes in a completion can make and no file takes."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _place(broken: BaseException) -> str:

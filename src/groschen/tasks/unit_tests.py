@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import UnionType
 
 from groschen import machine
 from groschen.errors import BadRequest, GroschenError
@@ -30,6 +31,7 @@ _ANY = _PYTHON | {""}
 _MAX_LINE = 1 << 20  # bytes: of an output, and of what passes between tests and program at once
 _MIB = 1 << 20
 _START_SECONDS = 60.0  # of Python in the sandbox: a tenth of a second on a free core
+_ENDS = (Closed, TimeUp, TooLong, ValueError, RecursionError)  # of a conversation with a program
 
 
 class NotStarted(GroschenError):
@@ -127,10 +129,10 @@ def _try_cases(sandbox: Sandbox, limits: Limits, code: str, cases: Sequence[tupl
         try:
             lines.send({"source": code, "inputs": [given for given, _ in cases]}, deadline)
             for _, expected in cases:
-                said = _read(lines.receive(deadline), ("output", "why"))
+                said = _read(lines.receive(deadline), {"output": str, "why": str | None})
                 same = _plain(str(said["output"])) == _plain(expected)
                 whys.append(str(said["why"]) if said["why"] else None if same else "another output")
-        except (Closed, TimeUp, TooLong, ValueError) as error:
+        except _ENDS as error:
             return _Tried(tuple(whys), _fault(error, "the program", limits))
     return _Tried(tuple(whys), None)
 
@@ -142,13 +144,14 @@ def _try_tests(sandbox: Sandbox, limits: Limits, code: str, tests: Sequence[str]
         deadline = machine.seconds() + limits.seconds
         try:
             program.send({"source": code}, deadline)
-            names = _read(program.receive(deadline), ("names",), ("raised", "text"))
-        except (Closed, TimeUp, TooLong, ValueError) as error:
+            known = _read(program.receive(deadline), {"names": dict}, {"raised": str, "text": str})
+            if "raised" in known:
+                return _Tried((), str(known["text"]))
+            job = json.dumps({"names": known["names"], "tests": tests}).encode()
+        except _ENDS as error:
             return _Tried((), _fault(error, "the program", limits))
-        if "raised" in names:
-            return _Tried((), str(names["text"]))
         try:
-            author.send({"names": names["names"], "tests": tests}, deadline)
+            author.send_line(job, deadline)
             while True:
                 said = json.loads(author.receive(deadline))
                 if "done" in said:
@@ -161,9 +164,9 @@ def _try_tests(sandbox: Sandbox, limits: Limits, code: str, tests: Sequence[str]
                 except (Closed, TooLong) as error:
                     return _Tried(tuple(whys), _fault(error, "the program", limits))
                 author.send_line(answer, deadline)
-        except TimeUp as late:
-            return _Tried(tuple(whys), _fault(late, "the program", limits))
-        except (Closed, TooLong, ValueError) as error:
+        except (TimeUp, TooLong, RecursionError) as error:  # what tests hand on came from the program
+            return _Tried(tuple(whys), _fault(error, "the program", limits))
+        except (Closed, ValueError) as error:
             return _Tried(tuple(whys), None, error=_fault(error, "the process of the tests", limits))
 
 
@@ -183,15 +186,15 @@ def _ready(process: Process) -> Lines:
     return lines
 
 
-def _read(line: bytes, *shapes: tuple[str, ...]) -> Mapping[str, object]:
-    """A line of JSON with the keys of one of these shapes. Raises ValueError if it is none."""
-    try:
-        said = json.loads(line)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    if not isinstance(said, dict) or not any(set(shape) == said.keys() for shape in shapes):
-        raise ValueError("not what was asked for")
-    return said
+def _read(line: bytes, *shapes: Mapping[str, type | UnionType]) -> Mapping[str, object]:
+    """A line of JSON with the keys and kinds of one of these shapes. Raises ValueError if it is none."""
+    said: object = json.loads(line)
+    if not isinstance(said, dict):
+        raise ValueError("not an object")
+    for shape in shapes:
+        if said.keys() == shape.keys() and all(isinstance(said[key], kind) for key, kind in shape.items()):
+            return said
+    raise ValueError("not what was asked for")
 
 
 def _fault(error: Exception, who: str, limits: Limits) -> str:

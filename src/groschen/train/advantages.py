@@ -9,24 +9,23 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from groschen.errors import Unsupported
-from groschen.records import Group
 
 Advantage = Literal["leave_one_out", "mean", "group_std", "batch_std"]
 ADVANTAGES: tuple[str, ...] = get_args(Advantage)
 
 Rewards = Sequence[float | None]  # of one group; None where the verifier broke
 Advantages = list[float | None]
-
-
-def rewards_of(group: Group) -> list[float | None]:
-    """The reward of each rollout; None where the verdict is an error, which is no reward of 0."""
-    return [None if each.verdict.error else each.verdict.reward for each in group.rollouts]
+_ROUNDING = 1e-12  # sums of a few parts that ought to be equal differ by less, rewards that differ by more
 
 
 def has_signal(rewards: Rewards) -> bool:
-    """Whether a group's rewards differ: equal ones say nothing about which completion to prefer."""
+    """Whether a group's rewards differ by more than rounding: equal ones say nothing about which completion
+    to prefer.
+    """
     known = [reward for reward in rewards if reward is not None]
-    return len(known) > 1 and min(known) != max(known)
+    if len(known) < 2:
+        return False
+    return not math.isclose(min(known), max(known), rel_tol=_ROUNDING, abs_tol=_ROUNDING)
 
 
 def advantages(groups: Sequence[Rewards], kind: Advantage) -> list[Advantages]:
@@ -68,7 +67,7 @@ def _deviation(centred: Sequence[float | None]) -> float:
 
 
 def _divided(group: Advantages, deviation: float) -> Advantages:
-    """Never divided by a deviation that is float noise: such a group has no signal."""
+    """Never divided by float noise: rewards that differ by no more have no signal and were centred to 0."""
     if deviation == 0.0:
         return [None if each is None else 0.0 for each in group]
     return [None if each is None else each / deviation for each in group]

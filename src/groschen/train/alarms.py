@@ -31,20 +31,23 @@ class AlarmSettings:
 Metrics = Mapping[str, float]
 
 
-def check_step(steps: Sequence[Metrics], settings: AlarmSettings) -> None:
-    """Raises RunStopped if the newest of the steps' metrics is beyond a limit."""
-    newest = steps[-1]
-    for name in ("update/loss", "update/grad_norm", "policy/entropy_nat", "reward/mean"):
-        if not math.isfinite(newest[name]):
-            raise RunStopped(
-                f"{name} is {newest[name]}; lower learning_rate, or look at the rewards of this step"
-            )
+def check_step(newest: Metrics, steps_without_signal: int, settings: AlarmSettings) -> None:
+    """Raises RunStopped if the metrics of a step are beyond a limit.
+
+    steps_without_signal: in a row, the newest included, in which no group was trained.
+    """
+    # First: without one graded completion there is no mean reward either, and the verifier is the reason.
     if settings.max_error_share and newest["verify/error_share"] > settings.max_error_share:
         raise RunStopped(
             f"the verifier failed on {newest['verify/error_share']:.0%} of this step's completions (limit "
             f"{settings.max_error_share:.0%}); its first error is in the rollouts of this step; try "
             "`groschen check`"
         )
+    for name in ("update/loss", "update/grad_norm", "policy/entropy_nat", "reward/mean"):
+        if not math.isfinite(newest[name]):
+            raise RunStopped(
+                f"{name} is {newest[name]}; lower learning_rate, or look at the rewards of this step"
+            )
     if newest["update/trained_groups"] and newest["policy/entropy_nat"] < settings.min_entropy:
         raise RunStopped(
             f"the entropy fell to {newest['policy/entropy_nat']:.5f} nat per token (limit "
@@ -55,11 +58,10 @@ def check_step(steps: Sequence[Metrics], settings: AlarmSettings) -> None:
             f"{newest['completion/truncated_share']:.0%} of the completions were cut by max_tokens (limit "
             f"{settings.max_truncated_share:.0%}); raise max_tokens or punish length"
         )
-    count = settings.steps_without_signal
-    if count and len(steps) >= count and not any(each["groups/with_signal"] for each in steps[-count:]):
+    if settings.steps_without_signal and steps_without_signal >= settings.steps_without_signal:
         raise RunStopped(
-            f"no group had signal for {count} steps: all completions of a problem get the same reward; the "
-            "task is too hard or too easy for this model, or its reward is constant"
+            f"no group had signal for {steps_without_signal} steps: all completions of a problem get the "
+            "same reward; the task is too hard or too easy for this model, or its reward is constant"
         )
 
 
@@ -68,8 +70,13 @@ class Held:
     """Accuracy on the dev split after a step."""
 
     step: int
-    accuracy: float
+    accuracy: float | None  # None where no completion could be graded: a file of JSON has no NaN
     standard_error: float | None  # None where one problem or none was graded
+
+
+def best_of(evaluations: Sequence[Held]) -> Held:
+    """The one with the highest accuracy, the earliest of equals. One without an accuracy comes last."""
+    return max(evaluations, key=lambda held: -math.inf if held.accuracy is None else held.accuracy)
 
 
 def has_fallen(evaluations: Sequence[Held], settings: AlarmSettings) -> bool:
@@ -78,11 +85,13 @@ def has_fallen(evaluations: Sequence[Held], settings: AlarmSettings) -> bool:
     """
     if not settings.falls_by_errors or len(evaluations) <= settings.patience:
         return False
-    best = max(evaluations, key=lambda held: held.accuracy)
+    best = best_of(evaluations)
     return all(_is_below(best, held, settings.falls_by_errors) for held in evaluations[-settings.patience :])
 
 
 def _is_below(best: Held, held: Held, errors: float) -> bool:
+    if best.accuracy is None or held.accuracy is None:
+        return False
     if best.standard_error is None or held.standard_error is None:
         return False
     limit = errors * math.hypot(held.standard_error, best.standard_error)

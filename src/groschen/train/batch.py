@@ -63,13 +63,20 @@ Groups = Sequence[Sequence[Scored]]  # the completions of a group share their pr
 
 
 def batch(
-    groups: Groups, normalisation: Normalisation, max_tokens: int, tokens_at_once: int, device: torch.device
+    groups: Groups,
+    normalisation: Normalisation,
+    max_tokens: int,
+    tokens_at_once: int,
+    device: torch.device,
+    trained_share: float = 1.0,
 ) -> TrainBatch:
     """Micro-batches of at most `tokens_at_once` fed tokens where a single completion is not longer.
 
     normalisation: "constant" divides the sum over tokens by (completions * max_tokens), Dr. GRPO; "token"
     by the number of tokens, DAPO; "sequence" takes the mean over each completion, then over completions,
-    GRPO.
+    GRPO. trained_share: how many of the completions that "constant" and "sequence" count are trained. Below
+    1 those without signal count too, as in the papers: their loss is 0. At 1 they do not, and the fewer
+    groups have signal, the more each of them weighs.
     """
     completions = [each for group in groups for each in group]
     num_tokens = sum(len(each.completion.token_ids) for each in completions)
@@ -78,16 +85,16 @@ def batch(
             f"normalisation {normalisation!r} is not known; take one of {', '.join(NORMALISATIONS)}"
         )
     denominators = {
-        "constant": len(completions) * max_tokens,
-        "token": num_tokens,
-        "sequence": len(completions),
+        "constant": len(completions) * max_tokens / trained_share,
+        "token": float(num_tokens),
+        "sequence": len(completions) / trained_share,
     }
     micro_batches = tuple(
         _micro_batch(part, normalisation == "sequence", device) for part in split(groups, tokens_at_once)
     )
     return TrainBatch(
         micro_batches,
-        float(denominators[normalisation]),
+        denominators[normalisation],
         num_tokens,
         sum(len(each.token_ids_N) for each in micro_batches),
         len(completions),

@@ -1,8 +1,8 @@
 """Which problems a step gets: a shuffled pass over the train split, without problems that teach nothing now.
 
-A problem whose groups all passed or all failed several times in a row is put aside for a few passes: its
-group would carry no signal. Everything is a function of (seed, pass, what was measured), so a run can be
-repeated and resumed. Leaves out sampling from models.
+A problem whose groups all passed or all failed several times in a row, with one reward for all, is put aside
+for a few passes: its group would carry no signal. Everything is a function of (seed, pass, what was
+measured), so a run can be repeated and resumed. Leaves out sampling from models.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from groschen.records import Group, Problem
+from groschen.train.advantages import Rewards, has_signal
 
 
 @dataclass(slots=True)
@@ -60,15 +61,15 @@ class Curriculum:
                 chosen.setdefault(key, self._problems[key])
         return list(chosen.values())
 
-    def observe(self, groups: Sequence[Group]) -> None:
-        """Take note of what the groups of a step have shown."""
+    def observe(self, groups: Sequence[Group], rewards: Sequence[Rewards]) -> None:
+        """Take note of what the groups of a step have shown. rewards: those of training, group by group."""
         if not self._limit:
             return
-        for group in groups:
+        for group, own in zip(groups, rewards, strict=True):
             graded = [each.verdict for each in group.rollouts if each.verdict.error is None]
             measured = self.state.measured.setdefault(group.problem.key, Measured())
             num_passed = sum(verdict.passed for verdict in graded)
-            if not graded or 0 < num_passed < len(graded):
+            if not graded or 0 < num_passed < len(graded) or has_signal(own):
                 measured.streak = 0
             else:
                 way = 1 if num_passed else -1

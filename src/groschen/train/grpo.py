@@ -14,11 +14,12 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from groschen import machine
+from groschen.model.config import ModelConfig
+from groschen.model.flops import scoring_flops
 from groschen.records import Completion, Group, Split
-from groschen.train.advantages import advantages, has_signal
-from groschen.train.alarms import check_step, has_fallen
+from groschen.train.advantages import Rewards, advantages, has_signal
+from groschen.train.alarms import best_of, check_step, has_fallen
 from groschen.train.batch import Groups, Scored, batch
-from groschen.train.losses import Bounds
 from groschen.train.metrics import group_metrics, update_metrics
 from groschen.train.optimizer import learning_rate
 from groschen.train.recipe import GrpoRecipe
@@ -34,23 +35,25 @@ def train(session: Session) -> None:
     """Run the recipe from the session's last whole step to its end. Raises RunStopped if an alarm ends it."""
     recipe = session.recipe
     measure_base(session)
+    measure_if_due(session)  # Ctrl-C or an alarm may have come between a step and its measurement
     while has_more(session):
         step, started = session.state.step + 1, machine.seconds()
         problems = session.curriculum.next(recipe.sampling.problems_per_step)
         groups = session.roll_out(problems, step)
         drawn = machine.seconds()
-        trained = scored(session, groups)
-        stats = [learn(session, part) for part in updates_of(recipe, trained)]
+        rewards = [shaped_rewards(group, recipe.sampling.max_tokens, recipe.rewards) for group in groups]
+        trained = scored(session, groups, rewards)
+        share = trained_share(recipe, rewards, trained)
+        stats = [learn(session, part, share) for part in updates_of(recipe, trained)]
         with undisturbed():
             session.engine.weights_changed(policy_version=step)  # drops every cached prefix
-            session.curriculum.observe(groups)
+            session.curriculum.observe(groups, rewards)
             session.end_step()
-            metrics = group_metrics(groups, len(trained)) | update_metrics(stats)
+            metrics = group_metrics(groups, rewards, len(trained)) | update_metrics(stats)
             session.log_step(metrics | _times(metrics, started, drawn))
-        check_step(session.state.recent, recipe.alarms)
-        if session.is_due(recipe.evaluation.every):
-            measure_on_dev(session)
-        elif session.is_due(recipe.save_every):
+        check_step(metrics, session.state.steps_without_signal, recipe.alarms)
+        measure_if_due(session)
+        if session.is_due(recipe.save_every):
             session.save()
     measure_best(session)
 
@@ -68,12 +71,11 @@ def has_more(session: Session) -> bool:
     return True
 
 
-def scored(session: Session, groups: Sequence[Group]) -> list[list[Scored]]:
+def scored(session: Session, groups: Sequence[Group], rewards: Sequence[Rewards]) -> list[list[Scored]]:
     """The completions that are trained, group by group; groups without signal teach nothing and are left
     out.
     """
     recipe = session.recipe
-    rewards = [shaped_rewards(group, recipe.sampling.max_tokens, recipe.rewards) for group in groups]
     references = _references(session, groups)
     if references and recipe.policy.divergence == "k1_reward":
         rewards = [
@@ -96,10 +98,20 @@ def _references(session: Session, groups: Sequence[Group]) -> list[list[tuple[fl
         return []
     recipe = session.recipe
     completions = [[each.completion for each in group.rollouts] for group in groups]
-    with session.ledger.span("training", session.state.step + 1):
+    num_tokens = sum(len(each.token_ids) for group in completions for each in group)
+    work = _scoring_flops(session.model.config, completions)
+    with session.ledger.span("training", session.state.step + 1) as span:
         return reference_logprobs(
-            session.reference, completions, recipe.tokens_at_once, recipe.sampling.temperature
-        )
+            session.reference, completions, recipe.tokens_at_once, recipe.sampling.temperature,
+            lambda tokens: span.add(flops=work * tokens / num_tokens),
+        )  # fmt: skip
+
+
+def _scoring_flops(config: ModelConfig, groups: Sequence[Sequence[Completion]]) -> float:
+    return sum(
+        scoring_flops(config, len(group[0].prompt_ids), [len(each.token_ids) for each in group]).model
+        for group in groups
+    )
 
 
 def _less_divergence(
@@ -117,31 +129,44 @@ def updates_of(recipe: GrpoRecipe, groups: Sequence[T]) -> list[Sequence[T]]:
     return [groups[i::count] for i in range(count)]
 
 
-def learn(session: Session, groups: Groups) -> StepStats:
+def trained_share(recipe: GrpoRecipe, rewards: Sequence[Rewards], trained: Groups) -> float:
+    """Which part of the completions that the denominator counts is trained: all of it, but where the paper
+    averages over every graded completion, those of the groups with signal.
+    """
+    if not recipe.counts_all or not trained:
+        return 1.0
+    num_graded = sum(reward is not None for own in rewards for reward in own)
+    return sum(map(len, trained)) / num_graded
+
+
+def learn(session: Session, groups: Groups, share: float) -> StepStats:
     """One update of the policy: forward and backward of every micro-batch, then one step of the optimizer."""
     recipe, policy, step, done = session.recipe, session.recipe.policy, session.state.step, 0
     made = batch(
-        groups, recipe.normalisation, recipe.sampling.max_tokens, recipe.tokens_at_once, session.model.device
-    )
+        groups, recipe.normalisation, recipe.sampling.max_tokens, recipe.tokens_at_once, session.model.device,
+        share,
+    )  # fmt: skip
     objective = Objective(
         loss=recipe.loss,
-        bounds=Bounds(policy.clip_low, policy.clip_high),
+        bounds=recipe.bounds,
         divergence=policy.divergence,
         divergence_weight=policy.divergence_weight,
         temperature=recipe.sampling.temperature,
     )
-
-    def count(tokens: int) -> None:
-        nonlocal done
-        done += tokens
-        session.watch.progress("update", done, made.num_trained_tokens)
-
+    work = training_flops(session.model, groups)
     with session.ledger.span("training", step + 1) as span:
+
+        def count(tokens: int) -> None:
+            nonlocal done
+            done += tokens
+            part = work * (tokens / made.num_trained_tokens)
+            span.add(trained_tokens=tokens, flops=part.model, recomputed_flops=part.recomputed)
+            session.watch.progress("update", done, made.num_trained_tokens)
+
         stats = gradient(session.model, made, objective, count)
         with undisturbed():
             stats.learning_rate = learning_rate(recipe.optimizer, step, recipe.num_steps)
             stats.grad_norm = session.optimizer.step(stats.learning_rate)
-        span.add(trained_tokens=made.num_trained_tokens, flops=training_flops(session.model.config, groups))
     return stats
 
 
@@ -170,12 +195,19 @@ def _best_instruction(session: Session) -> int | None:
     if not session.task.instructions or not count:
         return None
     plain = session.evaluate("base-prompts-dev", Split.DEV, count, 1)
-    accuracies = [session.log_evaluation(plain, Split.DEV, "base-prompts").accuracy]
+    found = [session.log_evaluation(plain, Split.DEV, "base-prompts")]
     for index, words in enumerate(session.task.instructions):
         records = session.evaluate(f"base-prompt-{index}-dev", Split.DEV, count, 1, instruction=words)
-        accuracies.append(session.log_evaluation(records, Split.DEV, "base-prompts", index).accuracy)
-    best = max(range(len(accuracies)), key=accuracies.__getitem__)
+        found.append(session.log_evaluation(records, Split.DEV, "base-prompts", index))
+    best = found.index(best_of(found))
     return best - 1 if best else None
+
+
+def measure_if_due(session: Session) -> None:
+    """The policy on dev after every so many steps, once."""
+    held, step = session.state.held, session.state.step
+    if session.is_due(session.recipe.evaluation.every) and held[-1].step != step:
+        measure_on_dev(session)
 
 
 def measure_on_dev(session: Session) -> None:
@@ -183,7 +215,8 @@ def measure_on_dev(session: Session) -> None:
     evaluation, step = session.recipe.evaluation, session.state.step
     name = f"step-{step:06d}-dev"
     records = session.evaluate(name, Split.DEV, evaluation.dev_problems, evaluation.dev_samples)
-    session.state.held.append(session.log_evaluation(records, Split.DEV, "policy"))
+    with undisturbed():  # the line of metrics.jsonl and what it says must not part
+        session.state.held.append(session.log_evaluation(records, Split.DEV, "policy"))
     session.save()
     if session.best_step() == step:
         session.checkpoints.mark_best(step)

@@ -9,12 +9,15 @@ import statistics
 from collections.abc import Sequence
 
 from groschen.records import FinishReason, Group
-from groschen.train.advantages import has_signal, rewards_of
+from groschen.train.advantages import Rewards, has_signal
 from groschen.train.step import StepStats
 
 
-def group_metrics(groups: Sequence[Group], num_trained: int) -> dict[str, float]:
-    """What the rollouts of a step show. num_trained: groups that the update saw."""
+def group_metrics(groups: Sequence[Group], shaped: Sequence[Rewards], num_trained: int) -> dict[str, float]:
+    """What the rollouts of a step show.
+
+    shaped: the rewards of training, group by group; num_trained: groups that the update saw.
+    """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     graded = [each.verdict for each in rollouts if each.verdict.error is None]
     rewards = [verdict.reward for verdict in graded]
@@ -34,7 +37,7 @@ def group_metrics(groups: Sequence[Group], num_trained: int) -> dict[str, float]
             [float(each.completion.finish_reason is FinishReason.LENGTH) for each in rollouts]
         ),
         "groups/total": float(len(groups)),
-        "groups/with_signal": float(sum(has_signal(rewards_of(group)) for group in groups)),
+        "groups/with_signal": float(sum(has_signal(own) for own in shaped)),
         "groups/all_passed": float(sum(0 < n == p for p, n in pairs)),
         "groups/all_failed": float(sum(p == 0 < n for p, n in pairs)),
         "verify/error_share": 1 - len(graded) / len(rollouts),

@@ -1,7 +1,8 @@
 """Open a run: a new one from a recipe, or one that goes on from its last whole checkpoint.
 
-Everything that can be wrong is found here, before the first token: the task fails its own key, a prompt is
-too long, memory is too small, the folder is in use. Leaves out the run itself (grpo.py).
+What can be known to be wrong is refused before there is a folder: a task that fails its own key or lacks a
+split, a budget or a tracker that is not known, too little memory. Leaves out what only the first completions
+show, such as verdicts without the part that `rewards.source` asks for, and the run itself (grpo.py).
 """
 
 import datetime as dt
@@ -35,7 +36,7 @@ from groschen.model.transformer import Transformer
 from groschen.plan import Plan
 from groschen.prices import load_prices
 from groschen.records import Problem, Split
-from groschen.runs.budget import parse_budget
+from groschen.runs.budget import Spent, parse_budget
 from groschen.runs.folder import Run, create_run, open_run
 from groschen.runs.manifest import Manifest, check_inputs
 from groschen.tasks.check import check_task, refuse_broken
@@ -43,7 +44,7 @@ from groschen.tasks.load import load_task
 from groschen.tasks.task import Task, with_instruction
 from groschen.text.bundle import Text
 from groschen.text.load import load_text
-from groschen.trackers import Tracked, Tracker, open_tracker
+from groschen.trackers import Tracked, Tracker, check_tracker, open_tracker
 from groschen.train.curriculum import Curriculum
 from groschen.train.measuring import measured_roofs
 from groschen.train.optimizer import Optimizer
@@ -60,6 +61,7 @@ _DECISIVE = {".safetensors", ".json", ".jinja", ".txt", ".model"}
 def new_session(recipe: GrpoRecipe, folder: Path, stderr: TextIO) -> Session:
     """A run in a new folder. Raises the errors of everything that it opens, each with one sentence."""
     task, checkpoint = load_task(recipe.task), open_checkpoint(recipe.model)
+    _refuse_late_faults(recipe, task)
     refuse_broken(check_task(task, _CHECKED))
     manifest = describe(recipe, task, checkpoint)
     planned = _plan(recipe, task, checkpoint, manifest)
@@ -81,6 +83,7 @@ def resumed_session(folder: Path, overrides: Sequence[str], stderr: TextIO) -> S
         undo.callback(run.close)
         recipe = run.config(GrpoRecipe, overrides)
         task, checkpoint = load_task(recipe.task), open_checkpoint(recipe.model)
+        _refuse_late_faults(recipe, task)
         warnings = check_inputs(run.manifest, describe(recipe, task, checkpoint))
         # Planned anew for the memory that is there now: whether layers are recomputed changes no bit.
         planned = _plan(recipe, task, checkpoint, run.manifest)
@@ -90,6 +93,17 @@ def resumed_session(folder: Path, overrides: Sequence[str], stderr: TextIO) -> S
         session.mark_best_again()  # a kill may have come between saving and marking
         undo.pop_all()
     return session
+
+
+def _refuse_late_faults(recipe: GrpoRecipe, task: Task) -> None:
+    """Raise now what would otherwise come up after the model was loaded, or after the base was measured."""
+    if recipe.budget:
+        parse_budget(recipe.budget).share(Spent(currency=load_prices().currency))
+    for name in recipe.trackers:
+        check_tracker(name)
+    task.of(Split.DEV)
+    if recipe.evaluation.test_problems:
+        task.of(Split.TEST)
 
 
 def _plan(recipe: GrpoRecipe, task: Task, checkpoint: Checkpoint, manifest: Manifest) -> Plan:
@@ -122,8 +136,10 @@ def _open(
             wants_reference = recipe.policy.divergence != "none"
             reference = load_model(checkpoint, torch.bfloat16, device) if wants_reference else None
         metrics = run.journal(run.paths.metrics)
+        undo.callback(metrics.close)
         metrics.truncate_after(_beyond(state.num_lines))
         watch = watch_for(stderr)
+        undo.callback(watch.finish)
         watch.start(
             Facts(
                 task=task.name, model=recipe.model, num_steps=recipe.num_steps, start_step=state.step,
@@ -132,7 +148,7 @@ def _open(
         )  # fmt: skip
         for warning in warnings:
             watch.note(warning, is_alarm=True)
-        trackers = _trackers(run, recipe, state.step)
+        trackers = _trackers(run, recipe, state.step, undo)
         undo.pop_all()
     curriculum = Curriculum(
         task.of(Split.TRAIN), recipe.seed, recipe.sampling.put_aside_after, state.curriculum
@@ -159,11 +175,15 @@ def _open(
     )
 
 
-def _trackers(run: Run, recipe: GrpoRecipe, start_step: int) -> list[Tracker]:
-    """What was asked for on top of the run folder's own files."""
+def _trackers(run: Run, recipe: GrpoRecipe, start_step: int, undo: ExitStack) -> list[Tracker]:
+    """What was asked for on top of the run folder's own files; `undo` closes what was opened."""
     folder = run.paths.folder
     tracked = Tracked(folder=folder, name=folder.name, settings=flatten(recipe), start_step=start_step)
-    return [open_tracker(name, tracked) for name in recipe.trackers]
+    opened: list[Tracker] = []
+    for name in recipe.trackers:
+        opened.append(open_tracker(name, tracked))
+        undo.callback(opened[-1].close)
+    return opened
 
 
 def _beyond(count: int) -> Callable[[Mapping[str, object]], bool]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from groschen.errors import BadFile, Unsupported
 from groschen.model.transformer import Transformer
+from groschen.train.alarms import RunStopped
 
 Schedule = Literal["constant", "linear", "cosine"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
@@ -81,8 +82,16 @@ class Optimizer:
     def step(self, learning_rate: float) -> float:
         """Clip, step, round the masters into the parameters, forget the gradients. Returns the norm before
         clipping.
+
+        Raises RunStopped if that norm is not finite: the gradients are forgotten, all else is as it was.
         """
         norm = self.grad_norm()
+        if not math.isfinite(norm):
+            self.forget_gradients()
+            raise RunStopped(
+                f"the norm of the gradient is {norm}, so this update was not taken; lower learning_rate, or "
+                "look at the rewards of this step"
+            )
         scale = min(1.0, self.settings.max_grad_norm / norm) if norm > 0 else 1.0
         for name, parameter in self.parameters.items():
             grad = parameter.grad
@@ -131,8 +140,8 @@ class Optimizer:
             master.copy_(saved.read(f"master.{name}"))
             self.parameters[name].copy_(master)
             self._adamw.state[master] = {
-                "step": torch.tensor(float(num_steps)),
-                **{part: saved.read(f"{part}.{name}") for part in _STATE},
+                "step": torch.tensor(float(num_steps), device=master.device),  # a fused step wants it there
+                **{part: saved.read(f"{part}.{name}").to(master.device) for part in _STATE},
             }
         self.num_steps = num_steps
 

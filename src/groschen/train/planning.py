@@ -26,6 +26,7 @@ from groschen.text.bundle import Text
 from groschen.text.load import load_text
 from groschen.train.measuring import measured_roofs
 from groschen.train.recipe import GrpoRecipe
+from groschen.train.step import SCORED_AT_ONCE
 
 _PROMPTS = 32  # problems whose prompts are counted for their mean length
 _EXPECTED_SHARE = 0.4  # of max_tokens that a completion takes, where nothing was measured
@@ -85,14 +86,17 @@ def facts(recipe: GrpoRecipe, task: Task, text: Text, completion_tokens: int | N
         prompt_tokens=max(1, round(sum(prompts) / len(prompts))),
         completion_tokens=completion_tokens or max(1, round(_EXPECTED_SHARE * sampling.max_tokens)),
         max_completion_tokens=sampling.max_tokens,
-        evaluations=recipe.num_steps // evaluation.every + 1,
+        evaluations=-(-recipe.num_steps // evaluation.every) + 1,  # of the base, every so often, at the end
         evaluation_problems=min(evaluation.dev_problems, len(task.problems[Split.DEV])),
         evaluation_samples=evaluation.dev_samples,
+        wordings=len(task.instructions),
+        wording_problems=min(evaluation.prompt_problems, len(task.problems[Split.DEV])),
         final_problems=min(evaluation.test_problems, len(task.problems[Split.TEST])),
         final_samples=evaluation.test_samples,
         checkpoints=recipe.num_steps // min(recipe.save_every, evaluation.every) + 1,
         max_rows=recipe.max_rows,
         micro_batch_tokens=recipe.tokens_at_once,
+        scored_tokens=SCORED_AT_ONCE,
         recomputes_layers=recipe.recompute_layers == "always",
         has_reference=recipe.policy.divergence != "none",
     )

@@ -1,32 +1,43 @@
 """The settings of a GRPO run: one frozen dataclass, written whole into the run folder.
 
-Leaves out what the settings do. `algorithm` names a published combination of advantage, loss and
-normalisation; each of the three can be set on its own as well. Sources: see advantages.py, losses.py and
-batch.py.
+Leaves out what the settings do. `algorithm` names a published combination of advantage, loss, normalisation
+and bounds; each of them can be set on its own as well. Sources: see advantages.py, losses.py and batch.py.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from groschen.errors import BadRequest
 from groschen.train.advantages import Advantage
 from groschen.train.alarms import AlarmSettings
 from groschen.train.batch import Normalisation
-from groschen.train.losses import Divergence, Loss, check_divergence
+from groschen.train.losses import Bounds, Divergence, Loss, check_divergence
 from groschen.train.optimizer import OptimizerSettings
 from groschen.train.rewards import RewardSettings
 
 Algorithm = Literal["groschen", "grpo", "dr_grpo", "dapo", "rloo", "gspo", "cispo"]
 Recompute = Literal["auto", "always", "never"]
 RECOMPUTES: tuple[str, ...] = get_args(Recompute)
-PUBLISHED: dict[Algorithm, tuple[Advantage, Loss, Normalisation]] = {
-    "groschen": ("leave_one_out", "clip", "constant"),
-    "grpo": ("group_std", "clip", "sequence"),
-    "dr_grpo": ("mean", "clip", "constant"),
-    "dapo": ("group_std", "clip", "token"),
-    "rloo": ("leave_one_out", "reinforce", "constant"),
-    "gspo": ("group_std", "sequence_clip", "sequence"),
-    "cispo": ("group_std", "cispo", "token"),
+
+
+class Published(NamedTuple):
+    """What the name of an algorithm stands for."""
+
+    advantage: Advantage
+    loss: Loss
+    normalisation: Normalisation
+    bounds: Bounds = Bounds()  # those of DAPO
+    counts_all: bool = False  # whether completions without signal are in the denominator: their loss is 0
+
+
+PUBLISHED: dict[Algorithm, Published] = {
+    "groschen": Published("leave_one_out", "clip", "constant"),
+    "grpo": Published("group_std", "clip", "sequence", counts_all=True),
+    "dr_grpo": Published("mean", "clip", "constant", counts_all=True),
+    "dapo": Published("group_std", "clip", "token"),
+    "rloo": Published("leave_one_out", "reinforce", "constant", counts_all=True),
+    "gspo": Published("group_std", "sequence_clip", "sequence", Bounds(3e-4, 4e-4), counts_all=True),
+    "cispo": Published("group_std", "cispo", "token"),
 }
 
 
@@ -38,8 +49,8 @@ class PolicySettings:
     advantage: Advantage | None = None  # None: the algorithm's
     loss: Loss | None = None
     normalisation: Normalisation | None = None
-    clip_low: float = 0.2
-    clip_high: float = 0.28
+    clip_low: float | None = None
+    clip_high: float | None = None
     divergence: Divergence = "none"  # from the base model: "k2", "ratio_k3" or "k1_reward"
     divergence_weight: float = 0.001
     updates_per_step: int = (
@@ -113,14 +124,30 @@ class GrpoRecipe:
         for name, value in (
             ("num_steps", self.num_steps),
             ("save_every", self.save_every),
+            ("keep_last", self.keep_last),
+            ("max_rows", self.max_rows),
             ("tokens_at_once", self.tokens_at_once),
             ("sampling.problems_per_step", sampling.problems_per_step),
             ("sampling.max_tokens", sampling.max_tokens),
             ("policy.updates_per_step", self.policy.updates_per_step),
             ("evaluation.every", evaluation.every),
+            ("evaluation.dev_problems", evaluation.dev_problems),
+            ("evaluation.dev_samples", evaluation.dev_samples),
+            ("evaluation.test_samples", evaluation.test_samples),
         ):
             if value < 1:
                 raise BadRequest(f"{name} must be 1 or more, found {value}")
+        if not (norm := self.optimizer.max_grad_norm) > 0:
+            raise BadRequest(
+                f"optimizer.max_grad_norm must be above 0, found {norm}: every gradient would become 0; "
+                "to clip none of them take a large number such as 1e9"
+            )
+        penalty, buffer = self.rewards.length_penalty, self.rewards.length_buffer
+        if (penalty != 0) != (buffer > 0):
+            raise BadRequest(
+                f"rewards.length_penalty = {penalty} and rewards.length_buffer = {buffer}: one does nothing "
+                "without the other; set both or neither"
+            )
         if self.recompute_layers not in RECOMPUTES:
             raise BadRequest(
                 f"recompute_layers = {self.recompute_layers!r} is not known; take one of "
@@ -131,14 +158,28 @@ class GrpoRecipe:
     @property
     def advantage(self) -> Advantage:
         """The advantage that is used."""
-        return self.policy.advantage or PUBLISHED[self.policy.algorithm][0]
+        return self.policy.advantage or PUBLISHED[self.policy.algorithm].advantage
 
     @property
     def loss(self) -> Loss:
         """The loss that is used."""
-        return self.policy.loss or PUBLISHED[self.policy.algorithm][1]
+        return self.policy.loss or PUBLISHED[self.policy.algorithm].loss
 
     @property
     def normalisation(self) -> Normalisation:
         """The normalisation that is used."""
-        return self.policy.normalisation or PUBLISHED[self.policy.algorithm][2]
+        return self.policy.normalisation or PUBLISHED[self.policy.algorithm].normalisation
+
+    @property
+    def bounds(self) -> Bounds:
+        """The bounds that are used."""
+        low, high = PUBLISHED[self.policy.algorithm].bounds
+        return Bounds(
+            low if self.policy.clip_low is None else self.policy.clip_low,
+            high if self.policy.clip_high is None else self.policy.clip_high,
+        )
+
+    @property
+    def counts_all(self) -> bool:
+        """Whether the denominator has every graded completion of a step, or those that are trained alone."""
+        return PUBLISHED[self.policy.algorithm].counts_all

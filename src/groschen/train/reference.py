@@ -5,7 +5,7 @@ Leaves out the divergence (losses.py). The frozen policy runs the same forward o
 without a gradient.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -19,12 +19,23 @@ ROWS_AT_ONCE = 512  # of the head
 
 @torch.no_grad()
 def reference_logprobs(
-    reference: Transformer, groups: Sequence[Sequence[Completion]], tokens_at_once: int, temperature: float
+    reference: Transformer,
+    groups: Sequence[Sequence[Completion]],
+    tokens_at_once: int,
+    temperature: float,
+    on_progress: Callable[[int], None] | None = None,
 ) -> list[list[tuple[float, ...]]]:
-    """For each completion of each group the logprob of each token, nat, at the sampling temperature."""
+    """For each completion of each group the logprob of each token, nat, at the sampling temperature.
+
+    on_progress: told after each micro-batch how many tokens it scored.
+    """
     plain = [[Scored(completion, 0.0) for completion in group] for group in groups]
     made = batch(plain, "token", 1, tokens_at_once, reference.device)
-    flat = [row for micro_batch in made.micro_batches for row in _rows(reference, micro_batch, temperature)]
+    flat: list[tuple[float, ...]] = []
+    for micro_batch in made.micro_batches:
+        flat += _rows(reference, micro_batch, temperature)
+        if on_progress is not None:
+            on_progress(len(micro_batch.targets_M))
     found, start = [], 0
     for group in groups:
         found.append(flat[start : start + len(group)])

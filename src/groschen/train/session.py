@@ -20,7 +20,6 @@ from groschen.evals.evaluate import EVALUATION_SALT, records_of
 from groschen.ledger import Ledger
 from groschen.live import Watch
 from groschen.model import flops
-from groschen.model.config import ModelConfig
 from groschen.model.transformer import Transformer
 from groschen.prices import Prices
 from groschen.records import EvalRecord, Group, Problem, SamplingParams, Split
@@ -35,14 +34,13 @@ from groschen.tasks.splits import sample
 from groschen.tasks.task import Task, with_instruction
 from groschen.text.bundle import Text
 from groschen.trackers import Tracker
-from groschen.train.alarms import Held
+from groschen.train.alarms import Held, best_of
 from groschen.train.batch import Groups
 from groschen.train.curriculum import Curriculum
 from groschen.train.optimizer import Optimizer
 from groschen.train.recipe import GrpoRecipe
 from groschen.train.state import TrainerState, read_state, write_state
 
-_RECENT = 16  # steps whose metrics the alarms may ask for
 _LAST_MEASUREMENT = 1.5  # times what measuring the base took: completions grow longer
 
 
@@ -79,8 +77,8 @@ class Session:
             drawn = self._draw(
                 problems, sampling.group_size, self._sampling(), step, journal, "generation", f"step {step}"
             )
-            with self.ledger.span("verification", step):
-                return verify(self.task, problems, drawn, journal=journal)
+            with self.ledger.span("verification", step) as span:
+                return verify(self.task, problems, drawn, journal=journal, span=span)
         finally:
             journal.close()
 
@@ -100,8 +98,8 @@ class Session:
             drawn = self._draw(
                 problems, num_samples, self._sampling(), EVALUATION_SALT, journal, "evaluation", name
             )
-            with self.ledger.span("verification", self.state.step):
-                records = records_of(verify(self.task, problems, drawn, journal=journal))
+            with self.ledger.span("verification", self.state.step) as span:
+                records = records_of(verify(self.task, problems, drawn, journal=journal, span=span))
         finally:
             journal.close()
         _write_whole(path, records)
@@ -111,8 +109,9 @@ class Session:
     def forget(self, name: str) -> None:
         """Set an evaluation aside that no longer belongs to the run's end; nothing is deleted."""
         path = self.run.paths.evaluation(name)
-        if path.exists():
-            path.replace(path.with_suffix(f".until-step-{self.state.step:06d}.jsonl"))
+        for each in (path, path.with_suffix(".rollouts.jsonl")):  # whole, or begun by other weights
+            if each.exists():
+                each.replace(each.with_suffix(f".until-step-{self.state.step:06d}.jsonl"))
 
     def _sampling(self) -> SamplingParams:
         return SamplingParams(
@@ -134,16 +133,14 @@ class Session:
                 done += 1
                 self.watch.progress(words, done, total)
 
-            drawn = draw(sampler, problems, num_samples, salt=salt, journal=journal, on_completion=count)
-            for prompt, lengths in zip(drawn.prompt_lengths, drawn.completion_lengths, strict=True):
-                made = flops.generation_flops(self.model.config, prompt, lengths)
-                span.add(prompt_tokens=prompt, generated_tokens=sum(lengths), flops=made.model)
-        return drawn
+            return draw(
+                sampler, problems, num_samples, salt=salt, journal=journal, on_completion=count, span=span
+            )
 
     # -- what is written down
 
     def log_step(self, metrics: Mapping[str, float]) -> None:
-        """One line of metrics.jsonl, one row of the live table, and what the alarms remember."""
+        """One line of metrics.jsonl, one row of the live table, and what an alarm remembers."""
         spent = self.spent()
         costs = {"cost/total": spent.money, "cost/currency": spent.currency, "time/total_s": spent.seconds}
         line = {"kind": "step", "step": self.state.step, **metrics, **costs}
@@ -151,7 +148,8 @@ class Session:
         self.watch.step(line)
         for tracker in self.trackers:
             tracker.log(self.state.step, line)
-        self.state.recent = [*self.state.recent, dict(metrics)][-_RECENT:]
+        silent = self.state.steps_without_signal + 1
+        self.state.steps_without_signal = 0 if metrics["update/trained_groups"] else silent
 
     def log_evaluation(
         self, records: Sequence[EvalRecord], split: Split, model: str, prompt: int = -1
@@ -166,7 +164,7 @@ class Session:
         for tracker in self.trackers:
             tracker.log(self.state.step, {f"{model}/{split.value}/{key}": numbers[key] for key in numbers})
         found = summary.pass_at_1
-        return Held(self.state.step, found.value, None if math.isnan(found.se) else found.se)
+        return Held(self.state.step, _known(found.value), _known(found.se))
 
     def note(self, text: str, *, is_alarm: bool = False) -> None:
         """A sentence for people, kept in metrics.jsonl as an event."""
@@ -238,7 +236,7 @@ class Session:
         candidate: what was trained is what is measured, and a report says so if it is no better.
         """
         trained = [held for held in self.state.held if held.step]
-        return max(trained, key=lambda held: (held.accuracy, -held.step)).step if trained else 0
+        return best_of(trained).step if trained else 0
 
     def mark_best_again(self) -> None:
         """Let `best` name what the evaluations so far say, if that checkpoint is there."""
@@ -263,18 +261,20 @@ class Session:
         self.run.close()
 
 
-def training_flops(config: ModelConfig, groups: Groups) -> float:
-    """FLOPs of forward and backward of groups that share their prompt."""
-    return sum(
+def training_flops(model: Transformer, groups: Groups) -> flops.Flops:
+    """FLOPs of forward and backward of groups that share their prompt, with what the model does again."""
+    parts = (
         flops.training_flops(
-            config,
+            model.config,
             len(group[0].completion.prompt_ids),
             [len(each.completion.token_ids) for each in group],
+            recomputes_layers=model.recomputes_layers,
             recomputes_head=False,
-        ).model
+        )
         for group in groups
         if group
     )
+    return sum(parts, flops.Flops())
 
 
 @contextmanager
@@ -295,6 +295,11 @@ def undisturbed() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if arrived:
         raise KeyboardInterrupt
+
+
+def _known(value: float) -> float | None:
+    """None for NaN, which a checkpoint's JSON cannot hold."""
+    return None if math.isnan(value) else value
 
 
 def _write_whole(path: Path, records: Sequence[EvalRecord]) -> None:

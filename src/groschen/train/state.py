@@ -32,7 +32,7 @@ class TrainerState:
     num_lines: int = 0  # of metrics.jsonl; what was written after is written again, with the same bits
     curriculum: CurriculumState = field(default_factory=CurriculumState)
     held: list[Held] = field(default_factory=list)  # evaluations on dev, the base's as step 0
-    recent: list[dict[str, float]] = field(default_factory=list)  # metrics of the last steps, for the alarms
+    steps_without_signal: int = 0  # in a row, up to the last one: all that an alarm remembers
 
 
 def write_state(

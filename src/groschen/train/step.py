@@ -1,8 +1,8 @@
 """The gradient of one update: forward, loss and backward of every micro-batch.
 
-The head and the loss run on a few hundred scored tokens at a time, and their gradient is taken at once, so
-that [M, V] is never held and nothing is computed twice. Leaves out what is sampled and how groups become
-micro-batches.
+The head and the loss run on a few hundred scored tokens at a time, or on one longer completion, and their
+gradient is taken at once, so that [M, V] is never held and nothing is computed twice. Leaves out what is
+sampled and how groups become micro-batches.
 """
 
 from collections.abc import Callable, Iterator
@@ -118,8 +118,8 @@ def _loss(
 
 
 def _parts(lengths: tuple[int, ...]) -> Iterator[tuple[slice, list[int]]]:
-    """Whole completions, of about SCORED_AT_ONCE tokens together: a loss over sequences needs all their
-    tokens.
+    """Whole completions, of at most SCORED_AT_ONCE tokens together if none is longer: a loss over sequences
+    needs all their tokens.
     """
     start, here = 0, list[int]()
     for length in lengths:

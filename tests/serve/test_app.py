@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from groschen.errors import BadRequest
-from groschen.serve import chat
+from groschen.serve import chat, generation
 from groschen.serve.app import AppConfig
 from groschen.serve.command import ServeOptions, _is_local, _listen, serve
 from groschen.serve.keys import KeyFile, make_key
@@ -54,6 +54,22 @@ def test_a_bug_is_a_500_that_tells_nothing_but_its_id(
     reply = server.chat()
     assert reply.status == 500 and "secret" not in reply.body.decode()
     assert reply.headers["x-request-id"] in reply.error["message"]
+
+
+class Panic(BaseException):
+    """As one in Rust arrives: no Exception."""
+
+
+def test_a_panic_while_a_prompt_is_prepared_is_such_a_500_too(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise Panic("a secret")
+
+    monkeypatch.setattr(generation, "_prepare", broken)
+    reply = server.chat()
+    assert reply.status == 500 and reply.error["code"] == "internal_error"
+    assert "secret" not in reply.body.decode() and reply.headers["x-request-id"] in reply.error["message"]
 
 
 def test_every_answer_has_an_id(server: Server) -> None:

@@ -14,6 +14,8 @@ from groschen.engine.open import Opened, open_engine
 from groschen.errors import Unsupported
 from groschen.records import Guide, Request, SamplingParams
 from groschen.serve.budget import ReasoningGuide, ReasoningTags
+from groschen.serve.calling import CallGuide
+from groschen.serve.forms.form import LLAMA
 from groschen.serve.grammar import Grammars, JsonSchema, Regex
 from groschen.text.tokenizer import SpecialIds, Tokenizer
 
@@ -110,6 +112,20 @@ def test_a_model_may_begin_to_think_before_an_answer_in_a_grammar() -> None:
     assert refused_at(guide.fork(), "<x") == 1  # once begun, the open tag has to be written to its end
     assert refused_at(guide.fork(), "<think>abc") == 9
     assert refused_at(guide, "other") == 0
+
+
+def test_white_space_and_a_begun_tag_are_no_answer_where_any_text_may_follow() -> None:
+    free = CallGuide(byte_tokenizer(), LLAMA, ANSWER.fork())
+    guide = ReasoningGuide(tags=BYTES, is_open=False, budget=2, then=free)
+    assert refused_at(guide.fork(), "\n <thin ice, and no end of it") is None
+    assert refused_at(guide.fork(), "\n<think>abc") == 10
+    assert refused_at(guide.fork(), "\n<think>ab</think>\n") is None
+    begun = guide.fork()
+    assert refused_at(begun, "<think") is None
+    begun.accept(ids(">")[0])
+    twin = begun.fork()
+    assert refused_at(twin, "ab</think>\nfree") is None
+    assert refused_at(begun, "ab</think>{") == 10  # still an object at the very start, and no call begins so
 
 
 def test_a_fork_goes_its_own_way() -> None:

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from groschen.serve import chat
+from groschen.serve.answer import logprobs_json
+from groschen.serve.events import TokenInfo
 from groschen.serve.faults import ApiFault
 from groschen.serve.wire import EventStream, data
 from serve.serving import PUZZLE, Server
@@ -95,6 +98,18 @@ def test_logprobs_are_those_of_the_tokens_of_each_part(server: Server) -> None:
     streamed = [chunk["choices"][0]["logprobs"] for chunk in server.chat(
         seed=1, logprobs=True, top_logprobs=3, stream=True).events()]  # fmt: skip
     assert [t for each in streamed if each for t in each["content"]] == choice["logprobs"]["content"]
+
+
+def test_lists_of_a_whole_answer_are_made_beside_the_event_loop(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(tokens: list[TokenInfo]) -> Any:
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+        return logprobs_json(tokens)
+
+    monkeypatch.setattr(chat, "logprobs_json", made)
+    assert server.chat(seed=1, max_tokens=3, logprobs=True).status == 200
 
 
 def test_the_most_probable_text_is_drawn_at_temperature_0(server: Server) -> None:

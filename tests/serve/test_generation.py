@@ -1,13 +1,16 @@
 """From an ask to pieces: prompts, limits, stop strings, parts and counts."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 
 from groschen.records import FinishReason, SamplingParams
+from groschen.serve import completions
 from groschen.serve.answer import Answer, answer_of, token_text, whole_answers
+from groschen.serve.completions_fields import CompletionRequest
 from groschen.serve.events import (
     Content,
     Event,
@@ -68,6 +71,26 @@ def test_the_content_is_what_its_tokens_spell() -> None:
             answer = (await answers_to(host, replace(ASK, sampling=SamplingParams(seed=seed))))[0]
             spelled = b"".join(t.text_bytes for t in answer.tokens if t.part == "content" and not t.is_end)
             assert "".join(answer.content) == spelled.decode().strip("\n")
+
+    run(work)
+
+
+def test_what_is_being_prepared_when_a_drain_begins_is_still_answered() -> None:
+    async def work(host: Host) -> None:
+        goes_on = threading.Event()
+        body = CompletionRequest(model="penny", prompt="1 + 2", max_tokens=3)
+        waiting = asyncio.create_task(host.prepare(goes_on.wait, 30))
+        early = asyncio.create_task(answers_to(host, ASK))
+        completion = asyncio.create_task(completions._whole(host, body))
+        await asyncio.sleep(0)
+        stopping = asyncio.create_task(host.stop(30))
+        await asyncio.sleep(0)
+        with pytest.raises(ApiFault, match="shutting down"):
+            await answers_to(host, ASK)
+        goes_on.set()
+        assert await waiting and (await early)[0].finished == Finished("stop")
+        assert (await completion)["object"] == "text_completion"
+        await stopping
 
     run(work)
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
 from groschen.engine.open import open_engine
-from groschen.serve.calling import CallGuide, can_follow, markers
+from groschen.serve.calling import CallGuide, beginnings, can_follow
 from groschen.serve.forms import form as forms
 from groschen.serve.forms.forced import tool_choice_grammar
 from groschen.serve.grammar import Grammar, Grammars
@@ -175,6 +175,7 @@ def joining(*pairs: str) -> Tokenizer:
     return Tokenizer(backend, SpecialIds(eos=(len(vocabulary),)))
 
 
+DEEPSEEK_CALL = forms.DEEPSEEK.openers[1]
 LINE = "\u010a"  # a line break, as byte-level vocabularies spell it
 
 
@@ -208,9 +209,43 @@ def test_text_without_a_call_is_never_bound() -> None:
 
 
 def test_which_forms_can_be_followed() -> None:
-    assert markers(forms.HERMES) == (b"<tool_call>",) and can_follow(forms.HERMES)
-    assert markers(forms.LLAMA) == () and can_follow(forms.LLAMA)
+    assert beginnings(forms.HERMES) == {"<tool_call>": "<tool_call>"} and can_follow(forms.HERMES)
+    assert beginnings(forms.LLAMA) == {} and can_follow(forms.LLAMA)
     assert not can_follow(forms.NONE)
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "is_held"),
+    [
+        (forms.LLAMA, "see <function=", False),
+        (forms.LLAMA, " <|python_tag|>", False),
+        (forms.QWEN_CODER, "see <function=", True),
+        (forms.DEEPSEEK, f"see {DEEPSEEK_CALL}", True),
+        (forms.GEMMA, "see ```tool_call", False),
+        (forms.GEMMA, "see ```tool_code", True),
+    ],
+)
+def test_no_marker_that_is_read_begins_a_call_that_is_not_held(
+    form: forms.Form, text: str, is_held: bool
+) -> None:
+    tokenizer = joining("=x", "l>", "e" + LINE)
+    schemas = {"clock": NOTHING}
+    lark = tool_choice_grammar(replace(form, shows_tools=True), schemas, "required", parallel=False)
+    guide = CallGuide(tokenizer, form, Grammars(tokenizer, tokenizer.eos_ids).guide(Grammar(lark)))
+
+    def allows(token_id: int) -> bool:
+        mask = guide.allowed()
+        return mask is None or bool(mask[token_id // 8] >> token_id % 8 & 1)
+
+    *before, last = tokenizer.encode(text)
+    for token_id in before:
+        assert allows(token_id)
+        guide.accept(token_id)
+    assert allows(last) == is_held
+    assert not (text[-1] == "=" and allows(tokenizer.encode("=x")[0])), "a call of x goes on behind it"
+    if is_held:
+        guide.accept(last)
+        assert not allows(tokenizer.encode("?")[0])
 
 
 class _Never:

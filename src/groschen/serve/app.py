@@ -4,6 +4,7 @@ From the outside in: a log line and an id for each request, names and origins, k
 the size of a body; then the routes. Leaves out sockets and signals (`command.py`).
 """
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +26,8 @@ from groschen.serve.metrics import Metrics
 from groschen.serve.wire import ClientGoneError
 
 log = logging.getLogger("groschen.serve")
+
+_NO_BUGS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 
 MAX_QUEUE = 1024
 DRAIN_S = 30.0
@@ -108,7 +111,9 @@ class _CatchAll:
 
         try:
             await self._app(scope, receive, send_and_see)
-        except Exception as error:
+        except _NO_BUGS:
+            raise
+        except BaseException as error:  # a panic in Rust is no Exception
             if scope["type"] != "http" or has_begun:
                 raise
             request_id = scope.get("state", {}).get("request_id")

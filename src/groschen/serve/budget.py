@@ -98,6 +98,7 @@ class ReasoningGuide:
     _num_tokens: int = field(default=0, init=False)  # of reasoning
     _num_gaps: int = field(default=0, init=False)
     _forced: tuple[int, ...] = field(default=(), init=False)
+    _fresh: Guide | None = field(default=None, init=False)  # `then` before what may still become the open tag
 
     def __post_init__(self) -> None:
         if self.is_open:
@@ -110,7 +111,7 @@ class ReasoningGuide:
         if self.then is None:
             return None
         match self._phase:
-            case _Phase.BEFORE:
+            case _Phase.BEFORE if not self._text:
                 return union(self.then.allowed(), mask_of(self.tags.open_ids[:1]))
             case _Phase.INSIDE:
                 return self.tags.thinking(self.tags.begun(self._text))
@@ -139,16 +140,21 @@ class ReasoningGuide:
 
     def _before(self, token_id: int, was_forced: bool) -> None:
         """White space, the open tag or a piece of it, or the answer already."""
-        tags = self.tags
-        self._text += tags.tokenizer.token_bytes(token_id)
-        text = self._text.lstrip()
+        tags, is_first = self.tags, not self._text
+        text = self._text = (self._text + tags.tokenizer.token_bytes(token_id)).lstrip()
         if text.startswith(tags.open):
             self._begin()
         elif self.then is None:
             self._phase = _Phase.BEFORE if tags.open.startswith(text) else _Phase.AFTER
-        elif token_id == tags.open_ids[0] and not was_forced and not self._is_answer(token_id):
+        elif was_forced:
+            return
+        elif is_first and token_id == tags.open_ids[0] and not self._is_answer(token_id):
             self._forced = tuple(tags.open_ids[1:])
-        elif not was_forced:
+        elif tags.open.startswith(text) and self._is_answer(token_id):  # either may come of it
+            if self._fresh is None:
+                self._fresh = self.then.fork()
+            self.then.accept(token_id)
+        else:
             self._answer(token_id)
 
     def _inside(self, token_id: int, was_forced: bool) -> None:
@@ -162,6 +168,8 @@ class ReasoningGuide:
 
     def _begin(self) -> None:
         self._phase, self._text, self._forced = _Phase.INSIDE, b"", ()
+        if self._fresh is not None:  # of which forks know too
+            self.then, self._fresh = self._fresh.fork(), None
         self._force_if_spent()
 
     def _force_if_spent(self) -> None:

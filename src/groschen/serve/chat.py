@@ -5,9 +5,11 @@ Source: the OpenAI API reference, "Chat"; the names beyond it (`reasoning_conten
 `stop_reason`) are those of DeepSeek and vLLM.
 """
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -56,18 +58,23 @@ async def _whole(host: Host, body: ChatRequest) -> Json:
     generation = await _begin(host, body)
     created = int(time.time())
     answers = await whole_answers(generation)
-    choices = [_choice(index, each, bool(body.logprobs)) for index, each in enumerate(answers)]
     return {
         "id": new_id("chatcmpl"),
         "object": "chat.completion",
         "created": created,
         "model": body.model,
-        "choices": choices,
+        "choices": await asyncio.to_thread(_choices, answers, bool(body.logprobs)),
         "usage": usage_json(generation.usage),
         "system_fingerprint": generation.fingerprint,
         "service_tier": "default",
         "seed": generation.seed,
     }
+
+
+def _choices(answers: Sequence[Answer], wants_logprobs: bool) -> list[msgspec.Raw]:
+    """The choices as JSON, each by itself: lists of log probabilities would hold up the event loop."""
+    found = (_choice(index, each, wants_logprobs) for index, each in enumerate(answers))
+    return [msgspec.Raw(msgspec.json.encode(choice)) for choice in found]
 
 
 def _choice(index: int, answer: Answer, wants_logprobs: bool) -> Json:

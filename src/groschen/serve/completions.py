@@ -77,12 +77,13 @@ class _Opened:
 
 async def _begin(host: Host, body: CompletionRequest) -> _Opened:
     """Submit every prompt, or none; all of them to the same weights."""
-    prompts = await host.prepare(ask_of, body, host.served(body.model), prompts_of(body))
-    while True:
-        opened = _Opened(prompts, await _submitted(host, prompts))
-        if len({each.fingerprint for each in opened.generations}) == 1:
-            return opened
-        await opened.close()  # the weights changed between two prompts: an answer is that of one policy
+    with host.working():
+        prompts = await host.prepare(ask_of, body, host.served(body.model), prompts_of(body))
+        while True:
+            opened = _Opened(prompts, await _submitted(host, prompts))
+            if len({each.fingerprint for each in opened.generations}) == 1:
+                return opened
+            await opened.close()  # the weights changed between two prompts: an answer is that of one policy
 
 
 async def _submitted(host: Host, prompts: Sequence[PromptAsk]) -> list[Generation]:

@@ -131,9 +131,9 @@ class Generation:
 async def generate(host: Host, ask: Ask) -> Generation:
     """Render, encode, check and submit. Raises ApiFault before anything is queued."""
     served = host.served(ask.model)
-    host.refuse_if_closed()
-    prepared = await host.prepare(_prepare, served, ask)
-    ticket = await host.submit(ask.model, prepared.request, is_whole=ask.is_whole)
+    with host.working():
+        prepared = await host.prepare(_prepare, served, ask)
+        ticket = await host.submit(ask.model, prepared.request, is_whole=ask.is_whole)
     note(ticket)
     try:
         return Generation(served, ask, ticket, prepared.reasoning == "open", prepared.thinks)

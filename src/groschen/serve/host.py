@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Literal, ParamSpec, TypeVar
 
@@ -29,6 +30,8 @@ State = Literal["loading", "ready", "dead"]
 _SWITCH_S = 0.0005  # Python's own 5 ms would let the engines' thread hold up the event loop for as long
 _JOIN_S = 5.0  # a model that is still being loaded is not waited for: its thread ends with the process
 _WATCH_S = 2.0  # between two looks at the folder of a run that is followed
+
+_is_working = ContextVar("is_working", default=False)  # within a block of `Host.working`
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,7 +55,7 @@ class Host:
         self.reading = asyncio.Lock()
         self._emptied = asyncio.Event()  # nothing is open
         self._emptied.set()
-        self._closed = asyncio.Event()  # the thread steps no engine any more
+        self._closed = asyncio.Event()  # what is still open is given up
         self._lanes: Mapping[str, Lane] = {}
         self._open: set[Ticket] = set()
         self._num_working = 0  # open without a ticket
@@ -137,13 +140,18 @@ class Host:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Count the block as open, as a ticket is: `stop` waits for it. Raises ApiFault as `submit` does."""
+        """Count the block as open, as a ticket is: `stop` waits for it, and a drain refuses nothing in it.
+
+        Raises ApiFault as `submit` does.
+        """
         self.refuse_if_closed()
         self._num_working += 1
         self._emptied.clear()
+        outside = _is_working.set(True)
         try:
             yield
         finally:
+            _is_working.reset(outside)
             self._num_working -= 1
             self._note_end()
 
@@ -177,10 +185,10 @@ class Host:
         except TimeoutError:
             count = len(self._open) + self._num_working
             log.warning("%d requests were still open after %g s and are ended", count, drain_s)
+        self._closed.set()
         for ticket in list(self._open):
             ticket.fail(self._cut_off())
         await self._engines.stop(_JOIN_S)
-        self._closed.set()
         self._text_thread.shutdown(wait=False, cancel_futures=True)
 
     async def _unless_closed(self, result: "asyncio.Future[R]") -> R:
@@ -203,7 +211,7 @@ class Host:
         return faults.unavailable("the server was shut down before the answer was whole", "shutting_down")
 
     def _not_ready(self) -> ApiFault | None:
-        if self.is_draining:
+        if self.is_draining and (self._closed.is_set() or not _is_working.get()):
             return faults.unavailable(
                 "the server is shutting down and takes no new requests", "shutting_down"
             )

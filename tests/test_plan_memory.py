@@ -93,11 +93,16 @@ def test_recomputing_layers_and_smaller_micro_batches_hold_less() -> None:
     assert planned(micro_batch_tokens=512).activations == pytest.approx(whole / 2, rel=0.001)
 
 
-@pytest.mark.parametrize(("product", "times"), [("compiled", 2), ("onednn", 2), ("widened", 4), ("plain", 0)])
+@pytest.mark.parametrize(("product", "times"), [("compiled", 2), ("onednn", 2), ("widened", 4), ("plain", 4)])
 def test_packed_weights_take_what_the_product_of_the_machine_needs(product: str, times: int) -> None:
     products = round((358 + 136) * 1e6)
     packed = planned(layout=replace(LAYOUT, product=product)).packed_weights
     assert packed == pytest.approx(times * products, rel=0.003)
+
+
+def test_a_product_that_reads_the_weight_itself_packs_nothing() -> None:
+    layout = replace(LAYOUT, product="plain", activation_dtype=torch.bfloat16)
+    assert planned(layout=layout).packed_weights == 0
 
 
 def test_a_reference_costs_a_second_model() -> None:

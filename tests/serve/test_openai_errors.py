@@ -210,7 +210,8 @@ def test_a_closed_stream_frees_its_row(server: Server, client: openai.OpenAI, en
         elif endpoint == "raw":
             create: Any = client.chat.completions.with_streaming_response.create
             stream = stack.enter_context(create(model="penny", messages=SAID, stream=True, **long))
-            assert next(stream.iter_lines()).startswith("data: ")
+            lines = stream.iter_lines()  # kept: an iterator that is thrown away closes the connection
+            assert next(lines).startswith("data: ")
         else:
             # The client's type of a chunk of completions wants a finish reason in each; nobody sends one.
             plain = openai.OpenAI(base_url=client.base_url, api_key="none", max_retries=0)

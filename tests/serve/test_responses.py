@@ -119,16 +119,15 @@ def test_every_event_is_typed_and_numbered(server: Server) -> None:
 
 def test_a_stream_adds_up_to_the_whole_response(client: openai.OpenAI) -> None:
     whole, text = create(client, seed=21), ""
-    for event in client.responses.create(model="penny", input=PUZZLE, stream=True, extra_body={"seed": 21}):
-        if event.type == "response.output_text.delta":
-            text += event.delta
-        if event.type == "response.completed":
-            assert event.response.output_text == text == whole.output_text
-            assert event.response.usage is not None and whole.usage is not None
-            assert event.response.usage.output_tokens == whole.usage.output_tokens
-            break
-    else:
-        pytest.fail("the stream did not end with response.completed")
+    with client.responses.create(model="penny", input=PUZZLE, stream=True, extra_body={"seed": 21}) as stream:
+        for event in stream:
+            if event.type == "response.output_text.delta":
+                text += event.delta
+            last = event
+    assert last.type == "response.completed"
+    assert last.response.output_text == text == whole.output_text
+    assert last.response.usage is not None and whole.usage is not None
+    assert last.response.usage.output_tokens == whole.usage.output_tokens
 
 
 def test_the_stream_helper_accumulates(client: openai.OpenAI) -> None:

@@ -6,6 +6,7 @@ import http.client
 import json
 import math
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import groupby
@@ -73,8 +74,9 @@ def test_a_vector_has_the_same_bits_while_others_are_drawn() -> None:
 
 
 @pytest.fixture
-def client(server: Server) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as made:
+        yield made
 
 
 def test_the_client_gets_a_vector_for_each_text_in_order(server: Server, client: openai.OpenAI) -> None:

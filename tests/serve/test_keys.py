@@ -172,10 +172,10 @@ def test_a_last_line_without_an_end_is_not_glued_to_the_new_key(keys: Path) -> N
 def test_the_official_client_needs_the_key_and_the_page_does_not(keys: Path) -> None:
     key = make_key("anna", keys)
     with serving(app_config=AppConfig(keys=KeyFile(keys))) as server:
-        right = openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0)
-        assert right.models.list().data[0].id == "penny"
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0) as right:
+            assert right.models.list().data[0].id == "penny"
         wrong = openai.OpenAI(base_url=f"{server.url}/v1", api_key="sk-wrong", max_retries=0)
-        with pytest.raises(openai.AuthenticationError) as caught:
+        with wrong, pytest.raises(openai.AuthenticationError) as caught:
             wrong.chat.completions.create(model="penny", messages=[{"role": "user", "content": "a"}])
         assert caught.value.code == "invalid_api_key"
         assert server.get("/metrics").status == 401

@@ -207,11 +207,11 @@ def test_a_page_of_another_origin_starts_nothing(headers: dict[str, str], status
 
 
 def test_the_official_client_is_told_that_100_mb_are_too_much(server: Server) -> None:
-    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
-    with pytest.raises(openai.APIStatusError) as caught:
-        client.completions.create(model="penny", prompt="9" * 100_000_000)
-    assert caught.value.status_code == 413 and caught.value.code == "request_too_large"
-    assert client.completions.create(model="penny", prompt="1+1=", max_tokens=1).usage is not None
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        with pytest.raises(openai.APIStatusError) as caught:
+            client.completions.create(model="penny", prompt="9" * 100_000_000)
+        assert caught.value.status_code == 413 and caught.value.code == "request_too_large"
+        assert client.completions.create(model="penny", prompt="1+1=", max_tokens=1).usage is not None
 
 
 def test_a_foreign_name_and_a_foreign_page_are_refused(server: Server) -> None:

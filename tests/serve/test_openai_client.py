@@ -7,6 +7,7 @@ import base64
 import enum
 import json
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -23,25 +24,28 @@ SAID: Any = PUZZLE  # the client has a type for each role
 
 
 @pytest.fixture(scope="module")
-def client(server: Server) -> openai.OpenAI:
-    return strict_client(server)
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with strict_client(server) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def tool_client(tooled: Server) -> openai.OpenAI:
-    return strict_client(tooled)
+def tool_client(tooled: Server) -> Iterator[openai.OpenAI]:
+    with strict_client(tooled) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def plain_client(server: Server) -> openai.OpenAI:
+def plain_client(server: Server) -> Iterator[openai.OpenAI]:
     """For the three answers that OpenAI's own API gives against the client's types: `finish_reason` null in a
     streamed completion, no logprob for the first token of an echo, and vectors in base64.
     """
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as made:
+        yield made
 
 
 def strict_client(server: Server, **more: Any) -> openai.OpenAI:
-    """A client that raises where an answer is not of the type it expects."""
+    """A client that raises where an answer is not of the type it expects. To be closed by the caller."""
     settings = {"api_key": "none", "max_retries": 0, **more}
     return openai.OpenAI(base_url=f"{server.url}/v1", _strict_response_validation=True, **settings)
 

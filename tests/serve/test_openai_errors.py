@@ -24,8 +24,9 @@ CALLED = {"type": "function", "function": {"name": "f"}}
 
 
 @pytest.fixture(scope="module")
-def client(server: Server) -> openai.OpenAI:
-    return strict_client(server)
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with strict_client(server) as made:
+        yield made
 
 
 # -- what was wrong with the request
@@ -120,28 +121,29 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
 
 @pytest.mark.parametrize("key", ["none", "sk-groschen-wrong", "ключ"])
 def test_a_wrong_key_is_an_authentication_error(guarded: tuple[Server, str], key: str) -> None:
-    if not key.isascii():
-        with pytest.raises((openai.AuthenticationError, UnicodeEncodeError)):
-            strict_client(guarded[0], api_key=key).models.list()
-        return
-    with pytest.raises(openai.AuthenticationError) as caught:
-        strict_client(guarded[0], api_key=key).models.list()
+    with strict_client(guarded[0], api_key=key) as client:
+        if not key.isascii():
+            with pytest.raises((openai.AuthenticationError, UnicodeEncodeError)):
+                client.models.list()
+            return
+        with pytest.raises(openai.AuthenticationError) as caught:
+            client.models.list()
     assert caught.value.code == "invalid_api_key" and guarded[1] not in caught.value.message
 
 
 def test_the_right_key_opens_everything(guarded: tuple[Server, str]) -> None:
-    client = strict_client(guarded[0], api_key=guarded[1])
-    assert client.models.list().data and complete(client).usage.completion_tokens > 0
+    with strict_client(guarded[0], api_key=guarded[1]) as client:
+        assert client.models.list().data and complete(client).usage.completion_tokens > 0
 
 
 # -- too many, and not there
 
 
 def test_a_full_queue_is_a_rate_limit_error_and_a_retry_waits_and_succeeds() -> None:
-    with serving(app_config=AppConfig(max_queue=0)) as narrow:
+    narrowest = AppConfig(max_queue=0)
+    with serving(app_config=narrowest) as narrow, strict_client(narrow, timeout=60) as client:
         rows = narrow.host.num_rows
         streams: list[Any] = []
-        client = strict_client(narrow, timeout=60)
         try:
             streams = [ask(client, **LONG, seed=i, stream=True) for i in range(rows)]
             with pytest.raises(openai.RateLimitError) as caught:
@@ -161,9 +163,10 @@ def test_a_full_queue_is_a_rate_limit_error_and_a_retry_waits_and_succeeds() -> 
 
 
 def test_a_model_that_can_not_be_opened_is_an_internal_server_error_503() -> None:
-    with serving([Wanted(name="broken", source="/nowhere/at-all")]) as dead:
+    broken = [Wanted(name="broken", source="/nowhere/at-all")]
+    with serving(broken) as dead, strict_client(dead) as client:
         with pytest.raises(openai.InternalServerError) as caught:
-            ask(strict_client(dead), model="broken")
+            ask(client, model="broken")
         assert caught.value.status_code == 503 and "no model" in caught.value.message
 
 
@@ -214,7 +217,9 @@ def test_a_closed_stream_frees_its_row(server: Server, client: openai.OpenAI, en
             assert next(lines).startswith("data: ")
         else:
             # The client's type of a chunk of completions wants a finish reason in each; nobody sends one.
-            plain = openai.OpenAI(base_url=client.base_url, api_key="none", max_retries=0)
+            plain = stack.enter_context(
+                openai.OpenAI(base_url=client.base_url, api_key="none", max_retries=0)
+            )
             stream = (ask if endpoint == "chat" else complete)(plain, **long, stream=True)
         if endpoint != "raw":
             next(iter(stream))

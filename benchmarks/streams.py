@@ -1,8 +1,9 @@
-"""Clients of a chat server over HTTP: streamed answers in a closed loop, and a probe of /health beside them.
+"""Clients of a chat server over HTTP: streamed answers in a closed loop.
 
 Plain asyncio streams; of a stream's events only the one with the counts is parsed while the clock runs,
-because the client shares its cores with the server. Leaves out starting servers (servers.py) and what the
-times mean (serve_figures.py). Source: RFC 9112 section 7.1 (chunks), the HTML standard's server-sent events.
+because the client shares its cores with the server. Leaves out starting servers (servers.py), the probe of
+/health (health_probe.py, a process of its own) and what the times mean (serve_figures.py). Source: RFC 9112
+section 7.1 (chunks), the HTML standard's server-sent events.
 """
 
 import asyncio
@@ -13,11 +14,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
+from health_probe import HealthProbe
 from programs import Failed
 
-PROBE_S = 0.1
 _HOST = "127.0.0.1"
-_LATE_S = 30.0  # for probes that are still open when the last answer has ended
 _TEXT = re.compile(rb'"(?:reasoning_)?content"\s*:\s*"(?!")')
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _ERROR = re.compile(rb'^\s*\{\s*"error"')
@@ -58,7 +58,9 @@ class Stream:
 
 @dataclass(frozen=True)
 class Load:
-    """What clients saw. `health`: seconds to its first byte; `cut`: the limit came before the last end."""
+    """What clients saw. `health`: seconds to its first byte, if it was probed; `cut`: the limit came before
+    the last end.
+    """
 
     clients: int
     begun: float
@@ -70,7 +72,7 @@ class Load:
 
 async def load(port: int, bodies: Sequence[bytes], clients: int, limit_s: float, probes: bool) -> Load:
     """Sends every body once; each client sends its next when its last is answered. Raises Failed."""
-    waiting, streams, health = deque(bodies), list[Stream](), list[float]()
+    waiting, streams = deque(bodies), list[Stream]()
 
     async def client() -> None:
         while waiting:
@@ -78,16 +80,15 @@ async def load(port: int, bodies: Sequence[bytes], clients: int, limit_s: float,
             streams.append(Stream(time.perf_counter()))
             await chat(port, body, streams[-1])
 
+    probing = await HealthProbe.start(port) if probes else None
     begun = time.perf_counter()
-    probing = asyncio.create_task(probe(port, health)) if probes else None
     tasks = [asyncio.create_task(client()) for _ in range(clients)]
     _, pending = await asyncio.wait(tasks, timeout=limit_s, return_when=asyncio.FIRST_EXCEPTION)
     ended = time.perf_counter()
     for task in pending:
         task.cancel()
-    if probing is not None:
-        probing.cancel()
-    settled = await asyncio.gather(*tasks, *([probing] if probing else []), return_exceptions=True)
+    settled = await asyncio.gather(*tasks, return_exceptions=True)
+    health = await probing.seconds() if probing else []
     for each in settled:
         if isinstance(each, Exception):
             raise Failed(f"{type(each).__name__}: {each}") from each
@@ -125,33 +126,3 @@ async def _pieces(reader: asyncio.StreamReader, is_chunked: bool) -> AsyncIterat
         return
     while size := int((await reader.readline()).split(b";")[0], 16):
         yield (await reader.readexactly(size + 2))[:-2]
-
-
-async def probe(port: int, seconds: list[float]) -> None:
-    """Asks /health on a connection of its own every 100 ms, whether or not the last was answered, until it is
-    cancelled; then waits for those that are open. Raises Failed for one that is not answered.
-    """
-    open_ones: list[asyncio.Task[float]] = []
-    try:
-        while True:
-            open_ones.append(asyncio.create_task(_first_byte(port)))
-            await asyncio.sleep(PROBE_S)
-    except asyncio.CancelledError:
-        _, late = await asyncio.wait(open_ones, timeout=_LATE_S)
-    for task in late:
-        task.cancel()
-    if late:
-        raise Failed(f"{len(late)} of {len(open_ones)} probes of /health had no answer after {_LATE_S:.0f} s")
-    seconds.extend(task.result() for task in open_ones)
-
-
-async def _first_byte(port: int) -> float:
-    start = time.perf_counter()
-    reader, writer = await asyncio.open_connection(_HOST, port)
-    try:
-        writer.write(f"GET /health HTTP/1.1\r\nHost: {_HOST}:{port}\r\nConnection: close\r\n\r\n".encode())
-        if not await reader.read(1):
-            raise Failed("/health closed the connection without an answer")
-        return time.perf_counter() - start
-    finally:
-        writer.close()

@@ -22,6 +22,7 @@ from groschen.train.grpo import train
 from groschen.train.opening import new_session, resumed_session
 from groschen.train.recipe import GrpoRecipe
 from groschen.train.session import Session
+from groschen.train.signals import ended_by_sigterm
 
 _RUNS = Path("runs")
 
@@ -96,15 +97,16 @@ def _short(source: str) -> str:
 def _run(session: Session, stderr: TextIO) -> Path:
     folder = session.run.paths.folder
     try:
-        train(session)
+        with ended_by_sigterm():
+            train(session)
     except RunStopped as stopped:
         session.save_if_whole()
         session.note(str(stopped), is_alarm=True)
         raise RunStopped(f"{stopped} The run is kept in {folder}.") from stopped
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         session.save_if_whole()
         raise Interrupted(
-            f"stopped by Ctrl-C and saved; go on with: groschen train --resume {folder}"
+            f"stopped by {str(stop) or 'Ctrl-C'} and saved; go on with: groschen train --resume {folder}"
         ) from None
     finally:
         session.close()
@@ -137,4 +139,4 @@ def conclusion(folder: Path, spent: Spent) -> list[str]:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after everything was saved; its text says how to go on."""
+    """Ctrl-C or SIGTERM, after everything was saved; its text says how to go on."""

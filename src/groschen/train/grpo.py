@@ -25,7 +25,8 @@ from groschen.train.optimizer import learning_rate
 from groschen.train.recipe import GrpoRecipe
 from groschen.train.reference import reference_logprobs
 from groschen.train.rewards import shaped_rewards
-from groschen.train.session import Session, training_flops, undisturbed
+from groschen.train.session import Session, training_flops
+from groschen.train.signals import undisturbed
 from groschen.train.step import Objective, StepStats, gradient
 
 T = TypeVar("T")

@@ -6,13 +6,9 @@ Leaves out the order of the verbs (grpo.py) and how a run is opened (opening.py)
 
 import copy
 import math
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from groschen.engine.engine import Engine
 from groschen.evals.comparison import summarise, summary_json
@@ -275,26 +271,6 @@ def training_flops(model: Transformer, groups: Groups) -> flops.Flops:
         if group
     )
     return sum(parts, flops.Flops())
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Ctrl-C waits until the block is done: weights and what is known about them must not part."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    arrived: list[int] = []
-
-    def wait(number: int, _frame: FrameType | None) -> None:
-        arrived.append(number)
-
-    before = signal.signal(signal.SIGINT, wait)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if arrived:
-        raise KeyboardInterrupt
 
 
 def _known(value: float) -> float | None:

@@ -38,7 +38,7 @@ class HealthProbe:
 
     async def seconds(self) -> list[float]:
         """Ends the probing. Seconds to each first byte. Raises Failed for a probe without an answer."""
-        told, _ = await self.process.communicate()
+        told, _ = await self.process.communicate(b"")  # which closes its standard input
         if self.process.returncode:
             raise Failed("the probe of /health failed; its error stands above")
         return [float(each) for each in json.loads(told)]

@@ -10,6 +10,7 @@ import mmap
 import os
 import platform
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -278,6 +279,17 @@ def set_threads(count: int) -> None:
     if count < 1:
         raise BadRequest(f"torch needs 1 thread or more, not {count}; usable cores here: {usable_cores()}")
     torch.set_num_threads(count)
+
+
+def give_way(nice: int = 5) -> None:
+    """Let the calling thread, and those that it starts from now on, wait for others that have little to do.
+    Only Linux has this for a thread.
+
+    Source: setpriority(2). A server's two computing threads keep two cores busy; with 5 the thread that
+    answers HTTP waited at most 15 ms for a core in a minute under load, without it 22 to 75.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
 def seconds() -> float:

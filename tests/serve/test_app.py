@@ -1,5 +1,7 @@
 """The whole application and the command around it: routes, errors, responsiveness, an orderly shutdown."""
 
+import asyncio
+import gc
 import io
 import json
 import os
@@ -13,13 +15,17 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
+import uvicorn
 
+from groschen import machine
 from groschen.errors import BadRequest
 from groschen.serve import chat, generation
 from groschen.serve.app import AppConfig
-from groschen.serve.command import ServeOptions, _is_local, _listen, serve
+from groschen.serve.command import ServeOptions, _is_local, _listen, _Server, serve
+from groschen.serve.host import Host
 from groschen.serve.keys import KeyFile, make_key
 from serve.serving import PUZZLE, Server, serving
 
@@ -195,6 +201,36 @@ def test_what_is_said_at_the_start_can_be_copied_and_run(process: subprocess.Pop
     assert json.loads(found.stdout)["choices"][0]["message"]["role"] == "assistant"
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+def test_the_threads_that_compute_give_way_to_the_one_that_answers(process: subprocess.Popen[str]) -> None:
+    read_until(process, "try ")
+    nices = {
+        int(path.name): int(path.joinpath("stat").read_text().rsplit(")", 1)[1].split()[16])
+        for path in Path(f"/proc/{process.pid}/task").iterdir()
+    }
+    assert nices[process.pid] == os.nice(0)
+    computing = min(2, machine.usable_cores())
+    assert sum(nice > os.nice(0) for nice in nices.values()) >= computing, nices
+
+
+def test_what_was_loaded_is_not_walked_by_the_collector_again() -> None:
+    class Ready:
+        """What the command looks at of a host."""
+
+        state = "ready"
+        settled = asyncio.Event()
+
+    Ready.settled.set()
+    frozen: list[int] = []
+    server = _Server(uvicorn.Config(lambda: None), lambda: cast("Host", Ready()), 1)
+    server.on_ready = lambda _host, _seconds: frozen.append(gc.get_freeze_count())
+    try:
+        asyncio.run(server._watch(cast("Host", Ready()), 0))
+    finally:
+        gc.unfreeze()
+    assert frozen[0] > 10_000
 
 
 def test_a_model_that_is_not_there_is_one_sentence_and_no_server() -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from groschen import machine
 from groschen.engine.engine import Engine, EngineConfig, Progress
 from groschen.errors import GroschenError
 from groschen.model.quantized import Weights
@@ -109,6 +110,7 @@ class EngineThread:
 
     def _run(self) -> None:
         try:
+            machine.give_way()
             self._load()
             while not self._is_stopping:
                 self._obey(is_waiting=not any(lane.has_work for lane in self._lanes.values()))

@@ -1,6 +1,6 @@
 """Kills real `groschen train` processes with SIGKILL at random moments, resumes them, and counts equal ends.
 
-    python benchmarks/run_survival.py [--kills 100] [--steps 6] [--seed 0]
+    python benchmarks/run_survival.py [--kills 100] [--seed 0]
 
 A run of penny is made in one go; then as many runs are begun, killed at a random moment of that duration
 (start-up included) and resumed with `groschen train --resume`. An end is equal if weights, masters, both
@@ -11,12 +11,14 @@ import argparse
 import datetime as dt
 import json
 import random
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -54,6 +56,32 @@ def kill(folder: Path, after: float) -> bool:
     return False
 
 
+@dataclass
+class Found:
+    """What has been seen so far."""
+
+    commit: str
+    dirty: bool
+    seconds_in_one_go: float
+    moments: list[float] = field(default_factory=list)  # seconds from a begin to its kill
+    alive: int = 0  # at the moment of the kill
+    equal: int = 0
+
+    def write(self, kills: int, seed: int) -> None:
+        """The result, with as many repeats as there were."""
+        repeats = len(self.moments)
+        result = {
+            "name": "survival", "commit": self.commit, "dirty": self.dirty,
+            "date": dt.date.today().isoformat(), "machine": machine_words(),
+            "command": f"python benchmarks/run_survival.py --kills {kills} --seed {seed}",
+            "unit": "share of killed runs that ended in the bits of the run in one go", "repeats": repeats,
+            "median": self.equal / repeats, "min": float(self.equal == repeats), "max": 1.0,
+            "equal": self.equal, "killed_alive": self.alive, "steps": STEPS,
+            "seconds_in_one_go": self.seconds_in_one_go, "median_kill_s": statistics.median(self.moments),
+        }  # fmt: skip
+        (HERE / "results" / "survival.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
 def main() -> None:
     given = argparse.ArgumentParser(description="kill -9 and resume, many times")
     given.add_argument("--kills", type=int, default=100)
@@ -63,33 +91,23 @@ def main() -> None:
     dirty = is_dirty()
     if dirty and not flags.allow_dirty:
         raise SystemExit("there are uncommitted changes: commit them, or mark the result with --allow-dirty")
-    generator, equal, alive, moments = random.Random(flags.seed), 0, 0, list[float]()
     with tempfile.TemporaryDirectory() as place:
         finish(Path(place) / "warm")
-        seconds = finish(Path(place) / "whole")
+        whole = Path(place) / "whole"
+        found = Found(commit(dirty), dirty, finish(whole))
+        generator = random.Random(flags.seed)
         for number in range(flags.kills):
             folder = Path(place) / f"run-{number}"
-            after = generator.uniform(0.0, 1.0) * seconds
-            moments.append(after)
-            alive += kill(folder, after)
+            found.moments.append(generator.uniform(0.0, 1.0) * found.seconds_in_one_go)
+            found.alive += kill(folder, found.moments[-1])
             finish(folder)
-            found = differences(Path(place) / "whole", folder)
-            equal += not found
-            print(
-                f"{number + 1}/{flags.kills} killed after {after:.1f} s: {', '.join(found) or 'equal'}",
-                flush=True,
-            )
-    result = {
-        "name": "survival", "commit": commit(dirty), "dirty": dirty, "date": dt.date.today().isoformat(),
-        "machine": machine_words(),
-        "command": f"python benchmarks/run_survival.py --kills {flags.kills} --seed {flags.seed}",
-        "unit": "share of killed runs that ended in the bits of the run in one go", "repeats": flags.kills,
-        "median": equal / flags.kills, "min": float(equal == flags.kills), "max": 1.0, "equal": equal,
-        "killed_alive": alive, "steps": STEPS, "seconds_in_one_go": seconds,
-        "median_kill_s": statistics.median(moments),
-    }  # fmt: skip
-    (HERE / "results" / "survival.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(f"{equal} of {flags.kills} equal")
+            differing = differences(whole, folder)
+            found.equal += not differing
+            shutil.rmtree(folder)
+            words = f"{number + 1}/{flags.kills} killed after {found.moments[-1]:.1f} s: "
+            print(words + (", ".join(differing) or "equal"), flush=True)
+            found.write(flags.kills, flags.seed)  # each time: a script that is stopped has counted so far
+    print(f"{found.equal} of {flags.kills} equal")
 
 
 if __name__ == "__main__":

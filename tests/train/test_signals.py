@@ -13,10 +13,16 @@ from groschen.train.signals import ended_by_sigterm, undisturbed
 
 
 @pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    assert {number: signal.getsignal(number) for number in before} == before
+def as_in_a_terminal() -> Iterator[None]:
+    """Both signals as a process in the foreground has them; each test leaves them so."""
+    fresh = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in fresh.items()}
+    try:
+        yield
+        assert {number: signal.getsignal(number) for number in fresh} == fresh
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def tell(number: signal.Signals) -> None:

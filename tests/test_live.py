@@ -182,11 +182,14 @@ def test_standard_output_stays_for_results(capsys: pytest.CaptureFixture[str]) -
 def test_a_resumed_run_counts_from_where_it_was() -> None:
     stderr, clock = io.StringIO(), Clock()
     watch = PlainWatch(stderr, clock)
-    watch.start(Facts(task="t", model="m", num_steps=60, start_step=40))
+    before = (evaluation_metrics(20, 0.5), evaluation_metrics(40, 0.4))
+    watch.start(Facts(task="t", model="m", num_steps=60, start_step=40, evaluations=before))
     for step in (41, 42):
         clock.now_s += 10.0
         watch.step(step_metrics(step))
     first, *_, last = stderr.getvalue().splitlines()
+    watch.evaluation(evaluation_metrics(42, 0.45))
+    assert stderr.getvalue().endswith("best 50.0 % at step 20\n")
     assert first == "m on t: 60 steps, from step 40"
     assert last.endswith("  3 min 00 s left")
 

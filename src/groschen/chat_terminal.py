@@ -165,6 +165,6 @@ def _summary(completion: Completion, wait_s: float, decode_s: float) -> str:
     ending = " (cut at max_tokens)" if completion.finish_reason is FinishReason.LENGTH else ""
     cached = f", {completion.cached_tokens} of them cached" if completion.cached_tokens else ""
     return (
-        f"{count} tokens{ending}, {speed}, first after {wait_s:.2f} s; prompt {len(completion.prompt_ids)} "
-        f"tokens{cached}; seed {completion.seed}"
+        f"{count} token{'' if count == 1 else 's'}{ending}, {speed}, first after {wait_s:.2f} s; "
+        f"prompt {len(completion.prompt_ids)} tokens{cached}; seed {completion.seed}"
     )

@@ -44,6 +44,7 @@ class Facts:
     start_step: int = 0  # steps done before, by a run that goes on
     run: str = ""  # the run folder
     budget: str = ""
+    evaluations: tuple[Mapping[str, object], ...] = ()  # of them, as lines of metrics.jsonl
 
 
 class Watch(Protocol):
@@ -88,6 +89,8 @@ class History:
         self.best: Mapping[str, object] | None = None  # of these
         self.num_done = facts.start_step
         self._step_times_s: list[float] = []
+        for each in facts.evaluations:
+            self.add_evaluation(each)
 
     def add_step(self, metrics: Mapping[str, object]) -> None:
         """Keep a step's line."""

@@ -19,7 +19,7 @@ from groschen.errors import BadRequest
 from groschen.records import Completion, Request, SamplingParams
 
 PHRASE = prompt(9, 3)
-REPETITIVE = PHRASE * 5  # a tiny greedy model falls into repetition by itself, this helps it
+REPETITIVE = PHRASE * 5  # a tiny greedy model falls into repetition by itself sooner or later, this helps it
 NAMES = ("Ada", "Blaise", "Carl Friedrich", "Dorothy", "Emmy", "Florence")
 SETTINGS = {
     "greedy": SamplingParams(temperature=0.0, seed=1),
@@ -29,6 +29,7 @@ SETTINGS = {
         temperature=0.0, seed=1, frequency_penalty=-1.0, repetition_penalty=1.05, logit_bias=((7, 2.0),)
     ),
     "alternatives": SamplingParams(temperature=0.0, seed=1, top_logprobs=3),
+    "two words": SamplingParams(temperature=0.0, seed=1, logit_bias=((7, 100.0), (11, 100.0))),
 }
 
 
@@ -60,7 +61,7 @@ def test_a_repetitive_text_takes_fewer_steps() -> None:
     steps = []
     for speculate in (0, 8):
         engine = tiny_engine(model, speculate=speculate)
-        steps.append(len(list(engine.stream(ask("greedy", max_tokens=120)))))
+        steps.append(len(list(engine.stream(ask("two words", max_tokens=120)))))
     assert steps[0] == 120
     assert steps[1] < 80
     assert engine.num_accepted == 120 - steps[1]

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from tests.runs.samples import manifest_for
 
+from groschen import machine
 from groschen.errors import BadFile, BadRequest
 from groschen.runs.manifest import check_inputs, read_manifest, write_manifest
 
@@ -13,6 +14,12 @@ MANIFEST = manifest_for(None)
 def test_a_manifest_reads_back_equal(tmp_path: Path) -> None:
     write_manifest(tmp_path, MANIFEST)
     assert read_manifest(tmp_path) == MANIFEST
+
+
+def test_the_same_machine_is_no_other_one_after_it_was_read(tmp_path: Path) -> None:
+    described = replace(MANIFEST, machine={"cpu": machine.look().cpu, "cores": 2})
+    write_manifest(tmp_path, described)
+    assert check_inputs(read_manifest(tmp_path), described) == ()
 
 
 def test_a_folder_without_a_manifest_is_no_run(tmp_path: Path) -> None:

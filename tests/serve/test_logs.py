@@ -54,13 +54,16 @@ def lines_of(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def requests_of(stream: io.StringIO, count: int) -> list[dict[str, Any]]:
-    """The lines of requests, once there are so many: a line is written after the last byte has left."""
+def requests_of(stream: io.StringIO, *ids: str) -> list[dict[str, Any]]:
+    """The lines of these requests, once they are there: a line is written after the last byte has left.
+
+    So the line of a request that another test made may still come into this one's stream.
+    """
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        found = [line for line in lines_of(stream) if "route" in line]
-        if len(found) >= count:
-            return found
+        found = {line["request"]: line for line in lines_of(stream) if "route" in line}
+        if found.keys() >= set(ids):
+            return [found[each] for each in ids]
         time.sleep(0.01)
     raise AssertionError(stream.getvalue())
 
@@ -157,12 +160,12 @@ def test_the_line_of_a_generation_counts_its_tokens(server: Server) -> None:
     reply = server.chat(messages=[{"role": "user", "content": SECRET}], max_tokens=3, n=2, seed=4)
     prompts = server.complete(prompt=["1+1=", "2+2="], max_tokens=2)
     refused = server.chat(messages=PUZZLE, temperature=9)
-    chat, completion, wrong = requests_of(stream, 3)
+    ids = [each.headers["x-request-id"] for each in (reply, prompts, refused)]
+    chat, completion, wrong = requests_of(stream, *ids)
     usage = reply.json()["usage"]
     assert chat["model"] == "penny" and chat["prompt_tokens"] == usage["prompt_tokens"]
     assert chat["generated_tokens"] == usage["completion_tokens"] and len(chat["finish_reasons"]) == 2
     assert 0 < chat["first_token_s"] <= chat["seconds"]
-    assert chat["request"] == reply.headers["x-request-id"]
     assert completion["generated_tokens"] == prompts.json()["usage"]["completion_tokens"]
     assert len(completion["finish_reasons"]) == 2
     assert (wrong["status"], refused.status) == (400, 400) and "model" not in wrong
@@ -179,6 +182,7 @@ def test_the_cause_of_a_500_is_in_the_log_alone(server: Server, monkeypatch: pyt
     logs.set_up(stream)
     reply = server.chat()
     assert reply.status == 500 and "secret" not in reply.body.decode()
+    requests_of(stream, reply.headers["x-request-id"])
     assert any("a secret file is corrupt" in line.get("exception", "") for line in lines_of(stream))
 
 
@@ -189,11 +193,12 @@ def test_a_client_that_leaves_is_in_the_log(server: Server) -> None:
 
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     body = json.dumps({"model": "penny", "messages": PUZZLE, "stream": True, "ignore_eos": True})
-    connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+    headers = {"content-type": "application/json", "x-request-id": "leaves"}
+    connection.request("POST", "/v1/chat/completions", body, headers)
     connection.getresponse().read(50)
     connection.close()
     assert server.is_empty()
-    (line,) = requests_of(stream, 1)
+    (line,) = requests_of(stream, "leaves")
     assert line["finish_reasons"] == ["abort"] and line["generated_tokens"] > 0
 
 
@@ -202,9 +207,10 @@ def test_a_client_that_leaves_is_in_the_log(server: Server) -> None:
 def test_a_client_that_leaves_in_its_body_is_no_failure(server: Server, path: str) -> None:
     stream = io.StringIO()
     logs.set_up(stream)
-    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 50\r\n\r\n"
+    own = f"leaves-in-its-body{path.replace('/', '.')}"
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 50\r\nx-request-id: {own}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(head.encode() + b"{")
-    requests_of(stream, 1)
-    (line,) = lines_of(stream)
+    (line,) = requests_of(stream, own)
     assert (line["route"], line["status"], line["level"]) == (path, logs.CLIENT_GONE, "info")
+    assert not any("exception" in each for each in lines_of(stream))

@@ -79,7 +79,8 @@ def check_inputs(begun: Manifest, now: Manifest) -> tuple[str, ...]:
     ]
     pairs += [(name, begun.versions.get(name), version) for name, version in now.versions.items()]
     pairs += [("exactness", _exactness(begun), _exactness(now))]
-    pairs += [(f"machine.{key}", begun.machine.get(key), value) for key, value in now.machine.items()
+    machine = msgspec.json.decode(msgspec.json.encode(now.machine))  # as the one that began was read
+    pairs += [(f"machine.{key}", begun.machine.get(key), value) for key, value in machine.items()
               if key not in _VARIES]  # fmt: skip
     return tuple(
         f"{name} was {old} when the run began and is {new} now: the bits may differ from a run in one go"

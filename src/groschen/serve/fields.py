@@ -114,13 +114,8 @@ def parse(body: bytes) -> object:
             path or None,
             "invalid_value",
         ) from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # until msgspec 0.22 the second for bad UTF-8
         raise faults.invalid(_malformed(str(error), body), code="invalid_json") from None
-    except UnicodeDecodeError as error:
-        raise faults.invalid(
-            f"The body is not UTF-8: {error.reason} in one of its texts.",
-            code="invalid_json",
-        ) from None
     except RecursionError:
         raise faults.invalid("The body is nested too deeply; 100 levels are plenty.") from None
 
@@ -339,6 +334,10 @@ def _shown(value: object) -> str:
 def _malformed(message: str, body: bytes) -> str:
     if not body.strip():
         return "The body is empty; send a JSON object."
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return f"The body is not UTF-8: {error.reason} in one of its texts."
     at = re.search(r"\(byte (\d+)\)", message)
     if at is None:
         return f"The body is not valid JSON: it ends too early or has a broken text ({len(body):,} bytes)."

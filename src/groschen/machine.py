@@ -23,10 +23,6 @@ from groschen.errors import BadRequest, Unsupported
 
 ROOT = Path("/")
 
-# torch asks at its first allocation. Tensors of 2 MB and more then lie in huge pages: a gradient of a 0.5B
-# model on two Zen 3 cores took 54.7 s without and 46.6 s with them, saved where memory is touched first.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-
 # Our word for what a processor can do, and the kernel's word for it in /proc/cpuinfo.
 _FLAGS = {
     "avx2": "avx2",
@@ -170,6 +166,11 @@ def has_onednn() -> bool:
 def has_fast_bf16() -> bool:
     """Whether bfloat16 products run in hardware: elsewhere oneDNN emulates them, slower than float32."""
     return has_onednn_bf16() and bool({"avx512_bf16", "amx_bf16", "neon_bf16"} & set(cpu_flags()))
+
+
+def has_matrix_unit() -> bool:
+    """Whether the cores multiply tiles of bfloat16 (Intel's AMX)."""
+    return "amx_bf16" in cpu_flags()
 
 
 def kernels_are_switched_off() -> bool:

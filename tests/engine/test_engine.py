@@ -279,3 +279,18 @@ def test_tokens_beyond_the_vocabulary_have_no_text() -> None:
     engine = tiny_engine(tiny_model(vocab_size=400))
     completion = engine.generate([ask(engine, logit_bias=((390, 100.0),), max_tokens=3)])[0][0]
     assert (completion.token_ids, completion.text) == ((390, 390, 390), "")
+
+
+def test_an_engine_with_nothing_left_to_do_looks_whether_memory_is_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Freed memory is kept between steps; a server that waits should not be killed for it."""
+    engine, looks = tiny_engine(), list[bool]()
+    monkeypatch.setattr("groschen.heap.give_back_if_short", lambda: looks.append(engine.is_idle))
+    engine.add(Request(prompt_ids=(1, 2, 3), sampling=SamplingParams(max_tokens=4, seed=1)))
+    steps = 0
+    while not engine.is_idle:
+        engine.step()
+        steps += 1
+    assert steps > 1
+    assert looks == [True]

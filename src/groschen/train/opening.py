@@ -17,7 +17,7 @@ from typing import TextIO
 import msgspec
 import torch
 
-from groschen import __version__, machine
+from groschen import __version__, heap, machine
 from groschen.config import digest, flatten
 from groschen.energy import open_meter
 from groschen.engine.engine import Engine, EngineConfig
@@ -38,6 +38,7 @@ from groschen.prices import load_prices
 from groschen.records import Problem, Split
 from groschen.runs.budget import Spent, parse_budget
 from groschen.runs.folder import Run, create_run, open_run
+from groschen.runs.journal import read_journal
 from groschen.runs.manifest import Manifest, check_inputs
 from groschen.tasks.check import check_task, refuse_broken
 from groschen.tasks.load import load_task
@@ -119,6 +120,7 @@ def _open(
 ) -> Session:
     device = machine.best_device()
     machine.prepare(device)
+    heap.keep_freed_memory()
     with ExitStack() as undo:
         undo.callback(run.close)
         ledger = Ledger(run.paths.ledger, open_meter(device))
@@ -143,7 +145,7 @@ def _open(
         watch.start(
             Facts(
                 task=task.name, model=recipe.model, num_steps=recipe.num_steps, start_step=state.step,
-                run=str(run.paths.folder), budget=recipe.budget,
+                run=str(run.paths.folder), budget=recipe.budget, evaluations=_evaluations(run),
             )
         )  # fmt: skip
         for warning in warnings:
@@ -249,6 +251,12 @@ def describe(recipe: GrpoRecipe, task: Task, checkpoint: Checkpoint) -> Manifest
         num_parameters=sum(torch.Size(shape).numel() for shape in checkpoint.names().values()),
         config_digest=digest(recipe),
     )
+
+
+def _evaluations(run: Run) -> tuple[dict[str, object], ...]:
+    """What was measured before, by a run that goes on."""
+    lines: list[dict[str, object]] = read_journal(run.paths.metrics)
+    return tuple(line for line in lines if line["kind"] == "evaluation")
 
 
 def _machine(checkpoint: Checkpoint, device: torch.device) -> dict[str, object]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from groschen import heap
 from groschen.model.score import score
 from groschen.model.transformer import Transformer
 from groschen.train.batch import MicroBatch, TrainBatch
@@ -65,6 +66,7 @@ def gradient(
     stats = StepStats(num_tokens=batch.num_trained_tokens)
     for micro_batch in batch.micro_batches:
         accumulate(model, micro_batch, objective, batch.denominator, stats)
+        heap.give_back_if_short()
         if on_progress is not None:
             on_progress(len(micro_batch.targets_M))
     for name in ("entropy", "clipped_share", "divergence"):

@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "groschen"
 
 # From the ground to the door. A name that ends with "/" is a room; its files stand in ORDER_IN_ROOM.
-ROOMS = ["__init__", "errors", "records", "config", "cgroups", "machine", "roofs",
+ROOMS = ["__init__", "errors", "records", "config", "cgroups", "machine", "heap", "roofs",
          "energy", "prices", "ledger", "bill",
          "model/", "text/", "engine/", "plan_memory", "plan_time", "plan",
          "runs/", "tasks/", "rollout", "evals/", "live_words", "live", "trackers", "train/",
@@ -17,7 +17,7 @@ ROOMS = ["__init__", "errors", "records", "config", "cgroups", "machine", "roofs
 ORDER_IN_ROOM = {
     "model/": """
         shapes rope config flops kvcache
-        build_kernels compiled portable products attention_gradient operations quantized fused transformer
+        build_kernels attention_gradient compiled portable products operations quantized fused transformer
         exactness
         atomic safetensors_folder folder_writer
         gguf_format gguf_names gguf_rope gguf_blocks gguf_writer gguf_splits gguf_tokenizer

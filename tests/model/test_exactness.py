@@ -1,5 +1,7 @@
 """The probe finds this machine exact, compiled and portable, and finds a fault that was put there."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +12,14 @@ from groschen.model.build_kernels import Built, library
 from groschen.model.compiled import CompiledOperations
 from groschen.model.operations import Kit
 from groschen.model.portable import PortableOperations
-from groschen.model.products import CompiledProduct, PlainProduct, WidenedProduct
+from groschen.model.products import (
+    CompiledProduct,
+    OneDnnProduct,
+    PairedProduct,
+    PlainProduct,
+    TiledProduct,
+    WidenedProduct,
+)
 
 CPU = torch.device("cpu")
 
@@ -20,12 +29,41 @@ def compiled_kit(*, is_bf16: bool) -> Kit:
     if built.library is None:
         pytest.skip(built.why_not)
     compiled = CompiledOperations(built.library, torch.bfloat16 if is_bf16 else torch.float32)
-    return Kit(compiled, PlainProduct() if is_bf16 else CompiledProduct(compiled))
+    if not is_bf16:
+        return Kit(compiled, CompiledProduct(compiled))
+    if machine.has_matrix_unit() and not compiled.has_tiles():
+        pytest.skip("torch's products are not exact on a matrix unit, and this compiler does not know it")
+    return Kit(compiled, TiledProduct(compiled) if compiled.has_tiles() else PlainProduct())
+
+
+def paired_kit() -> Kit:
+    compiled = compiled_kit(is_bf16=True).operations
+    assert isinstance(compiled, CompiledOperations)
+    if not compiled.has_product():
+        pytest.skip("this CPU has no AVX512_BF16")
+    return Kit(compiled, PairedProduct(compiled))
+
+
+def tiled_kit() -> Kit:
+    compiled = compiled_kit(is_bf16=True).operations
+    assert isinstance(compiled, CompiledOperations)
+    if not compiled.has_tiles():
+        pytest.skip("this CPU has no AMX")
+    return Kit(compiled, TiledProduct(compiled))
+
+
+def onednn_kit() -> Kit:
+    if not machine.has_fast_bf16() or machine.has_matrix_unit():
+        pytest.skip("this CPU has no bfloat16 products, or oneDNN's are not exact on it")
+    return Kit(PortableOperations(torch.bfloat16), OneDnnProduct())
 
 
 KITS = {
     "compiled": lambda: compiled_kit(is_bf16=False),
     "compiled with bf16 activations": lambda: compiled_kit(is_bf16=True),
+    "paired": paired_kit,
+    "tiled": tiled_kit,
+    "portable with bf16 activations": onednn_kit,
     "portable": lambda: Kit(PortableOperations(torch.float32), WidenedProduct()),
 }
 
@@ -44,8 +82,10 @@ def test_every_operation_is_exact(name: str, monkeypatch: pytest.MonkeyPatch) ->
 class _Hasty(WidenedProduct):
     """A product that treats a lone row differently, as oneDNN's bfloat16 kernel does."""
 
-    def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
-        y = super().multiply(x, packed, outputs, bias)
+    def multiply(
+        self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None, is_wide: bool = False
+    ) -> Tensor:
+        y = super().multiply(x, packed, outputs, bias, is_wide)
         return y * (1 + 2**-23) if len(x) == 1 else y
 
 
@@ -71,6 +111,55 @@ def test_the_compiled_product_is_one_chain_of_fused_multiply_adds() -> None:
         chain = (chain.double() + x[:, k : k + 1].double() * weight[:, k].double()).float()
     found = kit.product.multiply(x, kit.product.pack(weight), 45, None)
     assert torch.equal(found, chain)
+
+
+@pytest.mark.parametrize("kit", [paired_kit, tiled_kit])
+@pytest.mark.parametrize(("outputs", "inputs"), [(45, 700), (33, 7), (130, 2050)])
+def test_a_bfloat16_product_has_the_bits_of_a_row_alone_and_the_value_of_a_wide_one(
+    kit: Callable[[], Kit], outputs: int, inputs: int
+) -> None:
+    product = kit().product
+    generator = torch.Generator().manual_seed(0)
+    weight = (torch.randn(outputs, inputs, generator=generator) * inputs**-0.5).bfloat16()
+    bias = torch.randn(outputs, generator=generator).bfloat16()
+    packed = product.pack(weight)
+    x = torch.randn(401, inputs, generator=generator).bfloat16()
+    right = x.double() @ weight.double().t() + bias.double()
+    whole = product.multiply(x, packed, outputs, bias, is_wide=True)
+    assert whole.dtype == torch.float32
+    torch.testing.assert_close(whole.double(), right, rtol=0, atol=2e-5)
+    assert torch.equal(product.multiply(x, packed, outputs, bias), whole.bfloat16())
+    for count in (1, 2, 3, 11, 12, 13, 16, 17, 25, 33, 64, 128, 129, 193):
+        part = x[401 - count :].clone()  # a row's place in memory differs too
+        assert torch.equal(product.multiply(part, packed, outputs, bias, is_wide=True), whole[401 - count :])
+
+
+@pytest.mark.parametrize("kit", [paired_kit, tiled_kit])
+@pytest.mark.parametrize("tokens", [1, 2, 13, 2100])
+def test_a_bfloat16_weight_gradient_is_the_float32_sum_over_tokens(
+    kit: Callable[[], Kit], tokens: int
+) -> None:
+    product = kit().product
+    generator = torch.Generator().manual_seed(0)
+    grad = torch.randn(tokens, 45, generator=generator)
+    x = torch.randn(tokens, 70, generator=generator).bfloat16()
+    found = product.weight_gradient(grad, x)
+    assert found.dtype == torch.float32
+    right = grad.bfloat16().double().t() @ x.double()
+    torch.testing.assert_close(found.double(), right, rtol=0, atol=1e-5 * tokens**0.5)
+    total = torch.ones(45, 70)
+    assert product.weight_gradient(grad, x, total) is total
+    torch.testing.assert_close(total.double(), right + 1, rtol=0, atol=1e-5 * tokens**0.5)
+
+
+def test_without_our_kernel_a_matrix_unit_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN's products of bfloat16 differ there with the number of rows."""
+    monkeypatch.setattr(machine, "has_fast_bf16", lambda: True)
+    monkeypatch.setattr(machine, "has_matrix_unit", lambda: True)
+    monkeypatch.setattr(operations, "library", lambda *, is_bf16: Built(None, "", "no compiler"))
+    kit = operations.kit_for(CPU, torch.bfloat16)
+    assert kit.operations.activation_dtype == torch.float32
+    assert kit.product.name == ("widened" if machine.has_onednn() else "plain")
 
 
 def test_a_cpu_with_neither_kernels_nor_onednn_multiplies_bf16_weights(

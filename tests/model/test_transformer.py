@@ -37,6 +37,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama with YaRN": ("LlamaConfig", {"rope_parameters": _YARN}),
     "llama with YaRN of exact borders": ("LlamaConfig", {"rope_parameters": {**_YARN, "truncate": False}}),
     "llama with every bias": ("LlamaConfig", {"attention_bias": True, "mlp_bias": True}),
+    "llama with an odd number of MLP units": ("LlamaConfig", {"intermediate_size": 145}),
     "llama with heads wider than the model": ("LlamaConfig", {"head_dim": 48}),
     "llama without shared keys": ("LlamaConfig", {"num_key_value_heads": 4}),
     "smollm (tied, 3 heads share)": (

@@ -1,7 +1,8 @@
 """The gradient of causal attention, row by row, in float32.
 
 Recomputes the weights instead of keeping them, as FlashAttention does (arXiv 2205.14135, section 3.1), in
-blocks of queries.
+blocks of queries. In torch, for GPUs and where there is no C compiler; kernels/attention_gradient.c does the
+same.
 """
 
 import torch
@@ -23,10 +24,8 @@ def backward(
     gradient.
     """
     grads = [torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (queries, keys, values)]
-    for first, last in rows.runs():
-        start, end = rows.prefixes[int(rows.row[first])] if rows.prefixes else (0, 0)
+    for first, last, start, end in rows.spans():
         before = end - start
-        assert int(rows.positions[first]) == before, "a training row must hold its whole context"
         row_keys, row_values = keys[first:last], values[first:last]
         if before:
             row_keys = torch.cat([keys[start:end], row_keys])
@@ -82,21 +81,31 @@ def _block(
     num_queries, kv_heads = queries.shape[0], keys.shape[1]
     q, d_out = _fold(queries, kv_heads), _fold(grad, kv_heads)
     k, v = keys.float().transpose(0, 1), values.float().transpose(0, 1)
-    scores = q @ k.transpose(1, 2) * shape.scale
-    bend: Tensor | float = 1.0
+    scores = torch.bmm(q, k.transpose(1, 2)).mul_(shape.scale)
+    bend: Tensor | None = None
     if shape.softcap:
         bent = torch.tanh(scores / shape.softcap)
         scores, bend = bent * shape.softcap, 1 - bent.square()
-    position = torch.arange(keys.shape[0], device=keys.device)
-    query = (
-        torch.arange(num_queries, device=keys.device).repeat_interleave(q.shape[1] // num_queries)[:, None]
-        + before
-    )
-    hidden = position > query
-    if shape.window:
-        hidden |= position <= query - shape.window
-    weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
-    d_weights = d_out @ v.transpose(1, 2)
-    d_scores = weights * (d_weights - (weights * d_weights).sum(-1, keepdim=True)) * bend * shape.scale
-    d_keys, d_values = d_scores.transpose(1, 2) @ q, weights.transpose(1, 2) @ d_out
-    return _unfold(d_scores @ k, num_queries), d_keys.transpose(0, 1), d_values.transpose(0, 1)
+    weights = scores.add_(
+        _hidden(num_queries, q.shape[1], len(keys), before, shape.window, q.device)
+    ).softmax(-1)
+    d_scores = torch.bmm(d_out, v.transpose(1, 2))
+    # The sum of weight * gradient over positions is that of output * gradient: FlashAttention, section 3.1.
+    d_scores.sub_(torch.bmm(weights, v).mul_(d_out).sum(-1, keepdim=True)).mul_(weights).mul_(shape.scale)
+    if bend is not None:
+        d_scores.mul_(bend)
+    d_keys, d_values = torch.bmm(d_scores.transpose(1, 2), q), torch.bmm(weights.transpose(1, 2), d_out)
+    return _unfold(torch.bmm(d_scores, k), num_queries), d_keys.transpose(0, 1), d_values.transpose(0, 1)
+
+
+def _hidden(
+    num_queries: int, rows: int, num_keys: int, before: int, window: int | None, device: torch.device
+) -> Tensor:
+    """[rows, S] with -inf where a query may not look, else 0; the rows of a query stand side by side."""
+    position = torch.arange(num_keys, device=device)
+    query = torch.arange(num_queries, device=device)[:, None] + before
+    is_hidden = position > query
+    if window:
+        is_hidden |= position <= query - window
+    added = torch.zeros(is_hidden.shape, device=device).masked_fill_(is_hidden, float("-inf"))
+    return added.repeat_interleave(rows // num_queries, 0)

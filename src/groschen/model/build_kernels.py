@@ -22,9 +22,10 @@ import platformdirs
 from groschen import machine
 
 SOURCES = (
-    "product.c", "quantise.c", "quantized.c", "attention.c", "rowwise.c", "gradients.c", "categorical.c",
-    "decoder.c",
+    "product.c", "tiles.c", "quantise.c", "quantized.c", "attention.c", "rowwise.c", "gradients.c",
+    "attention_gradient.c", "categorical.c", "decoder.c",
 )  # fmt: skip
+HEADERS = ("vectors.h", "tiles.h", "attention_blocks.h", "attention_tiles.h", "quantized.h")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fopenmp", "-shared", "-fPIC", "-std=gnu11")
 
 
@@ -73,7 +74,7 @@ def _digest(compiler: str, flags: tuple[str, ...]) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     digest = hashlib.sha256(repr((version, flags, machine.cpu_name(), machine.cpu_features())).encode())
     folder = resources.files("groschen.model") / "kernels"
-    for name in ("vectors.h", "quantized.h", *SOURCES):
+    for name in (*HEADERS, *SOURCES):
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()[:16]
 

@@ -8,8 +8,10 @@ callers own shapes. Leaves out which of them is differentiated how, and the choi
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from groschen import machine
@@ -19,7 +21,7 @@ from groschen.model.shapes import AttentionShape, Categorical
 _POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
 _SIGNATURES: dict[str, Sequence[type]] = {
     "pack_weight": [_POINTER] * 2 + [_LONG] * 2 + [_INT] * 2,
-    "product": [_POINTER] * 4 + [_LONG] * 3 + [_INT] * 2,
+    "product": [_POINTER] * 4 + [_LONG] * 3 + [_INT] * 3,
     "store_keys_values": [_POINTER] * 5 + [_LONG] * 4,
     "attend": [_POINTER] * 7 + [_LONG] * 7 + [_FLOAT] * 2 + [_INT],
     "rms_norm": [_POINTER] * 3 + [_LONG] * 2 + [_FLOAT] * 2 + [_INT],
@@ -28,14 +30,23 @@ _SIGNATURES: dict[str, Sequence[type]] = {
     "categorical": [_POINTER] + [_LONG] * 3 + [_POINTER] * 5 + [_INT] * 2,
     "gate_gradient": [_POINTER] * 3 + [_LONG] * 2 + [_INT] * 2,
     "rms_norm_gradient": [_POINTER] * 6 + [_LONG] * 2 + [_FLOAT] * 2 + [_INT],
-    "score_gradient": [_POINTER] + [_LONG] * 3 + [_POINTER] * 5 + [_INT],
+    "score_gradient": [_POINTER] + [_LONG] * 3 + [_POINTER] * 4 + [_INT],
+    "attention_gradient": [_POINTER] * 10 + [_LONG] * 6 + [_FLOAT] * 2 + [_INT],
     "squares": [_POINTER] * 2 + [_LONG] * 2 + [_INT],
 }
+_MAY_FAIL = {"attend", "attention_gradient"}  # they ask for memory and return whether there was none
 
 
-def _roomy(size: int, dtype: torch.dtype) -> Tensor:
+def roomy(size: int, dtype: torch.dtype) -> Tensor:
     """[size] in huge pages where the kernel gives them."""
     return torch.frombuffer(machine.zeroed_memory(size * dtype.itemsize), dtype=dtype, count=size)
+
+
+def _even(x: Tensor) -> Tensor:
+    """x: [rows, width]. The same with a column of zeros where the width is odd: bfloat16 is multiplied in
+    pairs.
+    """
+    return F.pad(x, (0, 1)) if x.shape[1] % 2 else x
 
 
 def _rows_of(x: Tensor) -> int:
@@ -53,7 +64,11 @@ class CompiledOperations:
     def __post_init__(self) -> None:
         for function, arguments in _SIGNATURES.items():
             getattr(self.library, function).argtypes = arguments
-            getattr(self.library, function).restype = _INT if function == "attend" else None
+            getattr(self.library, function).restype = _INT if function in _MAY_FAIL else None
+        if self.activation_dtype == torch.bfloat16:
+            self.library.weight_gradient.argtypes = [_POINTER] * 3 + [_LONG] * 3 + [_INT, _POINTER, _INT]
+            self.library.weight_gradient_scratch.argtypes = [_LONG] * 3
+            self.library.weight_gradient_scratch.restype = _LONG
 
     def _given(self, x: Tensor) -> Tensor:
         assert x.dtype == self.activation_dtype and x.device.type == "cpu", (x.dtype, x.device)
@@ -131,17 +146,17 @@ class CompiledOperations:
         self, logits: Tensor, inverse_temperatures: Tensor, tokens: Tensor, logprobs: Tensor, grads: Tensor
     ) -> Tensor:
         """logits: [R, V] float32; the others: [R]. Returns the gradient of the logits, given that of the
-        logprobs.
+        logprobs, in their place: at 450 tokens of 152 k words, another 277 MB would be read and written.
         """
         assert logits.dtype == logprobs.dtype == inverse_temperatures.dtype == torch.float32
         assert logits.stride(1) == 1 and tokens.dtype == torch.int64
-        grad_logits, grads = torch.empty(logits.shape), grads.float().contiguous()
+        grads = grads.float().contiguous()
         self.library.score_gradient(
             logits.data_ptr(), logits.stride(0), *logits.shape, inverse_temperatures.data_ptr(),
-            tokens.contiguous().data_ptr(), logprobs.data_ptr(), grads.data_ptr(), grad_logits.data_ptr(),
+            tokens.contiguous().data_ptr(), logprobs.data_ptr(), grads.data_ptr(),
             torch.get_num_threads(),
         )  # fmt: skip
-        return grad_logits
+        return logits
 
     def squares(self, x: Tensor) -> Tensor:
         """x: [R, width] float32. Returns the sum of the squares of each row, [R] float64."""
@@ -179,6 +194,31 @@ class CompiledOperations:
             raise MemoryError("no memory for the attention scores of one query block")
         return out
 
+    def attention_gradient(
+        self, queries: Tensor, keys: Tensor, values: Tensor, grad: Tensor, rows: Rows, shape: AttentionShape
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """queries: [N, H, E], keys: [N, K, E], values: [N, K, Ev], grad of the output: [N, H, Ev]. Returns
+        the gradients of the first three. See kernels/attention_gradient.c.
+        """
+        given = [self._given(each) for each in (queries, keys, values, grad.to(self.activation_dtype))]
+        grads = [torch.zeros(each.shape) for each in given[:3]]
+        spans = rows.spans()
+        lengths = [span.end - span.start for span in spans]
+        places = [0, *accumulate(lengths)]
+        owed = [torch.empty((places[-1], *each.shape[1:])) for each in given[1:3]]
+        table = torch.tensor([[*span, place] for span, place in zip(spans, places, strict=False)])
+        failed = self.library.attention_gradient(
+            *(each.data_ptr() for each in (*given, *grads, *owed, table)), len(spans),
+            queries.shape[1], keys.shape[1], keys.shape[2], values.shape[2],
+            shape.window or 0, shape.scale, shape.softcap or 0.0, torch.get_num_threads(),
+        )  # fmt: skip
+        if failed:
+            raise MemoryError("no memory for the attention scores of one query block")
+        for span, place, length in zip(spans, places, lengths, strict=False):
+            for total, piece in zip(grads[1:], owed, strict=True):
+                total[span.start : span.end] += piece[place : place + length]
+        return grads[0].to(queries.dtype), grads[1].to(keys.dtype), grads[2].to(values.dtype)
+
     def categorical(
         self, logits: Tensor, inverse_temperatures: Tensor, uniforms: Tensor | None, tokens: Tensor | None
     ) -> Categorical:
@@ -199,41 +239,65 @@ class CompiledOperations:
         )  # fmt: skip
         return Categorical(chosen, logprobs, entropies)
 
-    def pack(self, weight: Tensor, into: Tensor | None = None) -> Tensor:
-        """weight: [outputs, inputs], bfloat16 or float32. Returns the layout that `product` reads, of the
-        same type.
+    def has_product(self) -> bool:
+        """Whether `pack`, `product` and, with bfloat16 activations, `weight_gradient` can be called: bfloat16
+        products need a processor and a compiler that know them.
         """
+        return bool(self.library.has_product())
+
+    def has_tiles(self) -> bool:
+        """Whether the processor has a matrix unit, the compiler knows it and the system grants it."""
+        return self.activation_dtype == torch.bfloat16 and bool(self.library.has_tiles())
+
+    def pack(self, weight: Tensor, into: Tensor | None = None) -> Tensor:
+        """weight: [outputs, inputs], bfloat16, or float32 where the activations are. Returns the layout that
+        `product` reads, of the same type.
+        """
+        if self.activation_dtype == torch.bfloat16:
+            assert weight.dtype == torch.bfloat16, weight.dtype
+            weight = _even(weight)
         outputs, inputs = weight.shape
         panel = 2 * self.lanes()
         size = (outputs + panel - 1) // panel * panel * inputs
-        packed = _roomy(size, weight.dtype) if into is None else into
+        packed = roomy(size, weight.dtype) if into is None else into
         assert weight.is_contiguous() and packed.numel() == size and packed.dtype == weight.dtype
         self.library.pack_weight(
-            weight.data_ptr(),
-            packed.data_ptr(),
-            outputs,
-            inputs,
-            weight.dtype == torch.bfloat16,
+            weight.data_ptr(), packed.data_ptr(), *weight.shape, weight.dtype == torch.bfloat16,
             torch.get_num_threads(),
-        )
+        )  # fmt: skip
         return packed
 
-    def product(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
-        """x: [N, inputs] float32. Returns x W^T + b, [N, outputs] float32."""
-        assert x.dtype == torch.float32 and x.is_contiguous()
-        y = torch.empty((x.shape[0], outputs))
+    def product(
+        self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None, is_wide: bool = False
+    ) -> Tensor:
+        """x: [N, inputs]; bias: [outputs] of x's type. Returns x W^T + b, [N, outputs], float32 if `is_wide`,
+        else of x's type.
+        """
+        x = self._given(x)
+        if self.activation_dtype == torch.bfloat16:
+            x = _even(x)
+        y = torch.empty((x.shape[0], outputs), dtype=torch.float32 if is_wide else x.dtype)
         self.library.product(
-            x.data_ptr(),
-            packed.data_ptr(),
-            0 if bias is None else bias.data_ptr(),
-            y.data_ptr(),
-            x.shape[0],
-            outputs,
-            x.shape[1],
-            packed.dtype == torch.bfloat16,
-            torch.get_num_threads(),
-        )
+            x.data_ptr(), packed.data_ptr(), 0 if bias is None else bias.data_ptr(), y.data_ptr(),
+            x.shape[0], outputs, x.shape[1], packed.dtype == torch.bfloat16, is_wide, torch.get_num_threads(),
+        )  # fmt: skip
         return y
+
+    def weight_gradient(self, grad: Tensor, x: Tensor, total: Tensor | None = None) -> Tensor:
+        """grad: [N, outputs], x: [N, inputs], both bfloat16. Returns grad^T x, [outputs, inputs] float32,
+        added to `total` in place where that is given.
+        """
+        assert self.activation_dtype == torch.bfloat16 and len(grad) == len(x)
+        grad, x = self._given(grad), self._given(x)
+        sizes = (len(x), grad.shape[1], x.shape[1])
+        found = torch.empty(sizes[1:]) if total is None else total
+        assert found.shape == sizes[1:] and found.dtype == torch.float32 and found.is_contiguous()
+        scratch = torch.empty(self.library.weight_gradient_scratch(*sizes), dtype=torch.int32)
+        self.library.weight_gradient(
+            grad.data_ptr(), x.data_ptr(), found.data_ptr(), *sizes, total is not None, scratch.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return found
 
     def lanes(self) -> int:
         """Numbers in one vector register, which is part of what the bits are."""

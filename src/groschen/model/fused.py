@@ -6,7 +6,7 @@ the embedding, the last norm and the head.
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,6 +23,7 @@ _POINTERS = (
 
 _PRODUCTS = ("qkv", "output", "gate_up", "down")
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 8, torch.uint8: 4}  # of a packed weight
+_TILES = 2  # bfloat16 again, as the matrix unit wants it
 
 
 class _Layer(ctypes.Structure):
@@ -49,7 +50,7 @@ class _Tokens(ctypes.Structure):
 
 
 class FusedLayer(NamedTuple):
-    """What one layer reads; None where it has none. Norms in float32, products packed."""
+    """What one layer reads; None where it has none. Norms in the activations' type, products packed."""
 
     input_norm: Tensor
     attention_norm: Tensor
@@ -73,10 +74,19 @@ class FusedLayers:
     """The layers of one model, ready to be run in one call."""
 
     def __init__(
-        self, operations: CompiledOperations, config: ModelConfig, layers: Sequence[FusedLayer]
+        self,
+        operations: CompiledOperations,
+        config: ModelConfig,
+        layers: Sequence[FusedLayer],
+        *,
+        is_tiled: bool,
     ) -> None:
+        kinds = {**_KINDS, torch.bfloat16: _TILES} if is_tiled else _KINDS
         self._library, self._layers = operations.library, list(layers)  # the list keeps the tensors alive
-        self._described = (_Layer * len(layers))(*map(_describe, layers, config.layers))
+        self._dtype = operations.activation_dtype
+        self._described = (_Layer * len(layers))(
+            *(_describe(layer, each, kinds) for layer, each in zip(layers, config.layers, strict=True))
+        )
         self._sizes = _Sizes(
             config.width, config.mlp_width, config.num_heads, config.num_kv_heads, config.head_width,
             config.norm_eps, config.norm_offset, config.attention_scale, config.attention_softcap or 0.0,
@@ -87,11 +97,13 @@ class FusedLayers:
             pointer, pointer, long, pointer, pointer, pointer, pointer, long, pointer, ctypes.c_int
         )  # fmt: skip
         self._library.decoder_scratch.restype = long
-        self._numbers_per_token = self._library.decoder_scratch(ctypes.byref(self._sizes))
+        self._bytes_per_token = self._library.decoder_scratch(ctypes.byref(self._sizes))
 
     def run(self, x_ND: Tensor, rows: Rows, cache: KeyValueCache) -> Tensor:
-        """x: [N, D] float32, the embedded tokens; overwritten. Returns the stream after the last layer."""
-        assert x_ND.dtype == torch.float32 and x_ND.is_contiguous()
+        """x: [N, D] of the activations' type, the embedded tokens; overwritten. Returns the stream after the
+        last layer.
+        """
+        assert x_ND.dtype == self._dtype and x_ND.is_contiguous()
         assert (
             rows.tables.is_contiguous()
             and rows.tables.dtype == rows.row.dtype == rows.visible.dtype == torch.int32
@@ -101,7 +113,7 @@ class FusedLayers:
             rows.positions.data_ptr(), rows.slots.data_ptr(), rows.tables.data_ptr(), rows.row.data_ptr(),
             rows.visible.data_ptr(), len(x_ND), rows.tables.shape[1],
         )  # fmt: skip
-        scratch = torch.empty(len(x_ND) * self._numbers_per_token)
+        scratch = torch.empty(len(x_ND) * self._bytes_per_token, dtype=torch.uint8)
         keys, values = cache.layer(0)
         failed = self._library.decoder(
             x_ND.data_ptr(), self._described, len(self._layers), ctypes.byref(self._sizes),
@@ -113,9 +125,9 @@ class FusedLayers:
         return x_ND
 
 
-def _describe(layer: FusedLayer, config: LayerConfig) -> _Layer:
+def _describe(layer: FusedLayer, config: LayerConfig, kinds_of: Mapping[torch.dtype, int]) -> _Layer:
     pointers = {
         name: None if tensor is None else tensor.data_ptr() for name, tensor in layer._asdict().items()
     }
-    kinds = {f"{name}_kind": _KINDS[getattr(layer, name).dtype] for name in _PRODUCTS}
+    kinds = {f"{name}_kind": kinds_of[getattr(layer, name).dtype] for name in _PRODUCTS}
     return _Layer(**pointers, **kinds, window=config.window or 0)

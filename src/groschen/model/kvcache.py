@@ -65,6 +65,15 @@ class KeyValueCache:
         )
 
 
+class Span(NamedTuple):
+    """One row of a training batch: its own tokens, first to last, and its shared prompt, start to end."""
+
+    first: int
+    last: int
+    start: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Which sequence each of N flat tokens belongs to, and where its keys and values go.
@@ -94,6 +103,15 @@ class Rows:
         row = self.row.tolist()
         starts = [i for i in range(self.num_single, len(row)) if i == self.num_single or row[i] != row[i - 1]]
         return list(pairwise([*starts, len(row)]))
+
+    def spans(self) -> list[Span]:
+        """The rows of a training batch, which hold their whole contexts."""
+        found = []
+        for first, last in self.runs():
+            start, end = self.prefixes[int(self.row[first])] if self.prefixes else (0, 0)
+            assert int(self.positions[first]) == end - start, "a training row must hold its whole context"
+            found.append(Span(first, last, start, end))
+        return found
 
     @classmethod
     def at(cls, row: Tensor, positions: Tensor, tables: Tensor, *, num_single: int = 0) -> "Rows":

@@ -11,12 +11,19 @@ import torch
 from torch import Tensor
 
 from groschen import machine
-from groschen.model import attention_gradient
 from groschen.model.build_kernels import library
 from groschen.model.compiled import CompiledOperations
 from groschen.model.kvcache import LayerCache, Rows
 from groschen.model.portable import PortableOperations
-from groschen.model.products import CompiledProduct, OneDnnProduct, PlainProduct, Product, WidenedProduct
+from groschen.model.products import (
+    CompiledProduct,
+    OneDnnProduct,
+    PairedProduct,
+    PlainProduct,
+    Product,
+    TiledProduct,
+    WidenedProduct,
+)
 from groschen.model.shapes import AttentionShape, Categorical
 
 
@@ -54,7 +61,7 @@ class Operations(Protocol):
         self, logits: Tensor, inverse_temperatures: Tensor, tokens: Tensor, logprobs: Tensor, grads: Tensor
     ) -> Tensor:
         """logits: [R, V] float32; the others: [R]. Returns the gradient of the logits, given that of the
-        logprobs.
+        logprobs; it may lie where the logits lay.
         """
 
     def squares(self, x: Tensor) -> Tensor:
@@ -65,6 +72,14 @@ class Operations(Protocol):
 
     def attend(self, queries: Tensor, cache: LayerCache, rows: Rows, shape: AttentionShape) -> Tensor:
         """queries: [N, H, E]. Returns [N, H, Ev]."""
+
+    def attention_gradient(
+        self, queries: Tensor, keys: Tensor, values: Tensor, grad: Tensor, rows: Rows, shape: AttentionShape
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of queries [N, H, E], keys [N, K, E] and values [N, K, Ev], given that of the output
+        [N, H, Ev]. A row is its shared prompt, if it has one, and its own tokens: what lies only in the cache
+        has no gradient.
+        """
 
     def categorical(
         self, logits: Tensor, inverse_temperatures: Tensor, uniforms: Tensor | None, tokens: Tensor | None
@@ -84,16 +99,29 @@ def kit_for(device: torch.device, weight_dtype: torch.dtype) -> Kit:
     """Decided by the machine and the types alone, never by timing."""
     if device.type != "cpu":
         return Kit(PortableOperations(weight_dtype), PlainProduct())
-    is_native = weight_dtype == torch.bfloat16 and machine.has_fast_bf16()
-    activation_dtype = torch.bfloat16 if is_native else torch.float32
-    built = library(is_bf16=is_native)
+    if weight_dtype == torch.bfloat16 and machine.has_fast_bf16():
+        kit = _kit_of_bf16_activations()
+        if kit is not None:
+            return kit
+    built = library(is_bf16=False)
     if built.library is None:
-        portable = PortableOperations(activation_dtype)
-        if is_native:
-            return Kit(portable, OneDnnProduct())
-        return Kit(portable, WidenedProduct() if machine.has_onednn() else PlainProduct(activation_dtype))
-    compiled = CompiledOperations(built.library, activation_dtype)
-    return Kit(compiled, OneDnnProduct() if is_native else CompiledProduct(compiled))
+        product = WidenedProduct() if machine.has_onednn() else PlainProduct(torch.float32)
+        return Kit(PortableOperations(torch.float32), product)
+    compiled = CompiledOperations(built.library, torch.float32)
+    return Kit(compiled, CompiledProduct(compiled))
+
+
+def _kit_of_bf16_activations() -> Kit | None:
+    """For a CPU that multiplies bfloat16 in hardware; None where no exact product of it is at hand."""
+    built = library(is_bf16=True)
+    compiled = None if built.library is None else CompiledOperations(built.library, torch.bfloat16)
+    if compiled is not None and compiled.has_tiles():
+        return Kit(compiled, TiledProduct(compiled))
+    if compiled is not None and compiled.has_product():
+        return Kit(compiled, PairedProduct(compiled))
+    if machine.has_matrix_unit():
+        return None  # oneDNN 3.12 multiplies a row there in one of several ways, by the number of rows
+    return Kit(compiled or PortableOperations(torch.bfloat16), OneDnnProduct())
 
 
 def _apply(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
@@ -113,11 +141,15 @@ class Packed(NamedTuple):
     bias: Tensor | None  # [outputs], of the activations' type
 
 
-def multiply(product: Product, x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> Tensor:
-    """x: [N, inputs], weight: [outputs, inputs]. Returns [N, outputs] of x's type."""
+def multiply(
+    product: Product, x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed, is_wide: bool = False
+) -> Tensor:
+    """x: [N, inputs], weight: [outputs, inputs]. Returns [N, outputs], float32 if `is_wide`, else of x's
+    type.
+    """
     if _wants_gradient(x, weight, bias):
-        return _apply(_Multiply, x, weight, bias, product, packed)
-    return product.multiply(x, packed.weight, weight.shape[0], packed.bias)
+        return _apply(_Multiply, x, weight, bias, product, packed, is_wide)
+    return product.multiply(x, packed.weight, weight.shape[0], packed.bias, is_wide)
 
 
 def rms_norm(
@@ -178,38 +210,57 @@ def embed(token_ids: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.nn.functional.embedding(token_ids, weight).to(dtype)
 
 
+def _total(weight: Tensor) -> Tensor | None:
+    """The float32 gradient that earlier micro-batches left in a parameter, to be added to in place; None if
+    there is none. A head of 152 k words is 544 MB, which would be made, written, read and freed for each few
+    hundred tokens.
+    """
+    total = weight.grad if weight.is_leaf else None
+    return total if total is not None and total.dtype == torch.float32 and total.is_contiguous() else None
+
+
 class _Embed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, token_ids: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
-        ctx.save_for_backward(token_ids)
-        ctx.shape = weight.shape
+        ctx.save_for_backward(token_ids, weight)
         return torch.nn.functional.embedding(token_ids, weight).to(dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (token_ids,) = ctx.saved_tensors
-        total = torch.zeros(ctx.shape, dtype=torch.float32, device=grad.device)
+        token_ids, weight = ctx.saved_tensors
+        total = _total(weight)
+        if total is not None:
+            total.index_add_(0, token_ids, grad.float())
+            return None, None, None
+        total = torch.zeros(weight.shape, dtype=torch.float32, device=grad.device)
         return None, total.index_add_(0, token_ids, grad.float()), None
 
 
 class _Multiply(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, product: Product, packed: Packed
-    ) -> Tensor:
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, product: Product, packed: Packed,
+        is_wide: bool,
+    ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(x, weight)
         ctx.has_bias, ctx.product = bias is not None, product
-        return product.multiply(x, packed.weight, weight.shape[0], packed.bias)
+        return product.multiply(x, packed.weight, weight.shape[0], packed.bias, is_wide)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
+        if isinstance(ctx.product, PairedProduct | TiledProduct):
+            grad = grad.to(x.dtype)  # once for both products
         grad_x = ctx.product.input_gradient(grad, weight) if ctx.needs_input_grad[0] else None
         # Gradients of parameters are float32; autograd rounds them where a parameter's grad_dtype is
         # narrower.
-        grad_weight = ctx.product.weight_gradient(grad, x) if ctx.needs_input_grad[1] else None
+        grad_weight: Tensor | None = None
+        if ctx.needs_input_grad[1]:
+            total = _total(weight)
+            found = ctx.product.weight_gradient(grad, x, total)
+            grad_weight = found if total is None else None
         grad_bias = grad.float().sum(0) if ctx.has_bias and ctx.needs_input_grad[2] else None
-        return grad_x, grad_weight, grad_bias, None, None
+        return grad_x, grad_weight, grad_bias, None, None, None
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -269,14 +320,14 @@ class _Attend(torch.autograd.Function):
         shape: AttentionShape,
     ) -> Tensor:
         ctx.save_for_backward(queries, keys, values)
-        ctx.rows, ctx.shape = rows, shape
+        ctx.operations, ctx.rows, ctx.shape = operations, rows, shape
         _store(operations, keys.detach(), values.detach(), cache, rows)
         return operations.attend(queries, cache, rows, shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         queries, keys, values = ctx.saved_tensors
-        gradients = attention_gradient.backward(queries, keys, values, grad, ctx.rows, ctx.shape)
+        gradients = ctx.operations.attention_gradient(queries, keys, values, grad, ctx.rows, ctx.shape)
         return *gradients, None, None, None, None
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from groschen.model import attention_gradient
 from groschen.model.kvcache import KEYS_PER_BLOCK, LayerCache, Rows
 from groschen.model.shapes import AttentionShape, Categorical
 
@@ -110,6 +111,12 @@ class PortableOperations:
                 seen = rows.visible[None, part]
                 out[part] = self._attend(queries[None, part], cache, table, seen, shape)[0]
         return out
+
+    def attention_gradient(
+        self, queries: Tensor, keys: Tensor, values: Tensor, grad: Tensor, rows: Rows, shape: AttentionShape
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See attention_gradient.backward."""
+        return attention_gradient.backward(queries, keys, values, grad, rows, shape)
 
     def _attend(
         self, queries: Tensor, cache: LayerCache, tables: Tensor, visible: Tensor, shape: AttentionShape

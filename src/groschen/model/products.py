@@ -1,15 +1,20 @@
-"""Five ways to multiply rows by a weight, each with the same bits for a row whatever the number of rows.
+"""Seven ways to multiply rows by a weight, each with the same bits for a row whatever the number of rows.
 
 Which one runs is decided by the machine and the type of the weights alone, never by timing, so that a run can
 be repeated:
 
 - compiled: our kernel, float32 activations, weights stay bfloat16 (or float32) in memory. Exact by
   definition.
+- paired: our kernel with the processor's own bfloat16 products (AVX512_BF16), bfloat16 activations and
+  weights, sums in float32. Exact by definition.
+- tiled: our kernel on the matrix unit of Intel processors (AMX), bfloat16 activations and weights, sums in
+  float32. Exact by definition.
 - int8, int4: our kernel on rounded weights, where the user asks for them, for serving. Exact by definition.
-- onednn: bfloat16 on CPUs that multiply it in hardware. Weights packed once; rows identical from two rows up
+- onednn: bfloat16 on other CPUs that multiply it in hardware, or without a C compiler, but not on a matrix
+  unit, where a row's bits depend on the number of rows. Weights packed once; rows identical from two rows up
   as measured.
-- widened: float32 activations, weights widened and packed once by oneDNN: CPUs without a C compiler. Exact as
-  measured.
+- widened: float32 activations, weights widened and packed once by oneDNN: other CPUs without a C compiler.
+  Exact as measured.
 - plain: torch's own product, on GPUs and elsewhere.
 """
 
@@ -23,7 +28,7 @@ from torch import Tensor
 
 from groschen import machine
 from groschen.errors import Unsupported
-from groschen.model.compiled import CompiledOperations
+from groschen.model.compiled import CompiledOperations, roomy
 
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 
@@ -40,14 +45,20 @@ class Product(Protocol):
     def pack(self, weight: Tensor, into: Tensor | None = None) -> Tensor:
         """weight: [outputs, inputs]. Returns what `multiply` reads; refills `into` where the kind can."""
 
-    def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
-        """x: [N, inputs]; bias: [outputs] of x's type. Returns [N, outputs] of x's type."""
+    def multiply(
+        self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None, is_wide: bool = False
+    ) -> Tensor:
+        """x: [N, inputs]; bias: [outputs] of x's type. Returns [N, outputs], float32 if `is_wide`, else of
+        x's type.
+        """
 
     def input_gradient(self, grad: Tensor, weight: Tensor) -> Tensor:
         """grad: [N, outputs], weight: [outputs, inputs]. Returns grad W, [N, inputs] of grad's type."""
 
-    def weight_gradient(self, grad: Tensor, x: Tensor) -> Tensor:
-        """grad: [N, outputs], x: [N, inputs]. Returns grad^T x, [outputs, inputs] float32."""
+    def weight_gradient(self, grad: Tensor, x: Tensor, total: Tensor | None = None) -> Tensor:
+        """grad: [N, outputs], x: [N, inputs]. Returns grad^T x, [outputs, inputs] float32, added to `total`
+        in place where that is given.
+        """
 
 
 class TorchGradients:
@@ -68,11 +79,13 @@ class TorchGradients:
             total.addmm_(grad[:, part], weight[part].to(grad.dtype))
         return total
 
-    def weight_gradient(self, grad: Tensor, x: Tensor) -> Tensor:
+    def weight_gradient(self, grad: Tensor, x: Tensor, total: Tensor | None = None) -> Tensor:
         """See Product. bfloat16 is widened only where the product could not add up in float32 otherwise."""
         if grad.is_cuda and grad.dtype == torch.bfloat16:
-            return torch.mm(grad.t(), x, out_dtype=torch.float32)
-        return grad.t().float() @ x.float()
+            found = torch.mm(grad.t(), x, out_dtype=torch.float32)
+        else:
+            found = grad.t().float() @ x.float()
+        return found if total is None else total.add_(found)
 
 
 @dataclass(frozen=True)
@@ -81,14 +94,110 @@ class CompiledProduct(TorchGradients):
 
     operations: CompiledOperations
     name: str = "compiled"
+    inputs_at_once: int = 1
 
     def pack(self, weight: Tensor, into: Tensor | None = None) -> Tensor:
         """Panels of the weight in its own type: as many bytes as the weight."""
         return self.operations.pack(weight.detach(), into)
 
-    def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
+    def multiply(
+        self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None, is_wide: bool = False
+    ) -> Tensor:
         """x: [N, inputs] float32."""
-        return self.operations.product(x.contiguous(), packed, outputs, bias)
+        return self.operations.product(x, packed, outputs, bias)
+
+
+@dataclass(frozen=True)
+class PairedProduct:
+    """Our kernel where the processor multiplies pairs of bfloat16. See kernels/product.c."""
+
+    operations: CompiledOperations
+    name: str = "paired"
+    inputs_at_once: int = 2
+
+    def pack(self, weight: Tensor, into: Tensor | None = None) -> Tensor:
+        """Panels of the weight: as many bytes as the weight."""
+        return self.operations.pack(weight.detach(), into)
+
+    def multiply(
+        self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None, is_wide: bool = False
+    ) -> Tensor:
+        """x: [N, inputs] bfloat16."""
+        return self.operations.product(x, packed, outputs, bias, is_wide)
+
+    def input_gradient(self, grad: Tensor, weight: Tensor) -> Tensor:
+        """See Product; bfloat16. torch's product, for no row of it is compared with one of another batch."""
+        return grad.to(weight.dtype) @ weight
+
+    def weight_gradient(self, grad: Tensor, x: Tensor, total: Tensor | None = None) -> Tensor:
+        """See Product. torch would round the sums to bfloat16, which depends on how rows are split."""
+        return self.operations.weight_gradient(grad.to(x.dtype), x, total)
+
+
+@dataclass(frozen=True)
+class TiledProduct:
+    """Our kernel on a matrix unit. Ten times as fast as `paired` on two cores of an Intel Xeon, from 64 rows
+    up; see kernels/tiles.c.
+    """
+
+    operations: CompiledOperations
+    name: str = "tiled"
+    inputs_at_once: int = 32
+
+    def __post_init__(self) -> None:
+        kernels = self.operations.library
+        kernels.tile_panel_bytes.argtypes = [_LONG]
+        kernels.tile_panel_bytes.restype = _LONG
+        kernels.tile_pack_weight.argtypes = [_POINTER] * 2 + [_LONG] * 2 + [_INT]
+        kernels.tile_product.argtypes = [_POINTER] * 4 + [_LONG] * 3 + [_INT] * 2
+        kernels.tile_gradient_scratch.argtypes = [_LONG] * 3
+        kernels.tile_gradient_scratch.restype = _LONG
+        kernels.tile_weight_gradient.argtypes = [_POINTER] * 3 + [_LONG] * 3 + [_INT, _POINTER, _INT]
+
+    def pack(self, weight: Tensor, into: Tensor | None = None) -> Tensor:
+        """Panels of the weight: as many bytes as the weight where its inputs are a multiple of 32."""
+        weight, kernels = weight.detach().contiguous(), self.operations.library
+        assert weight.dtype == torch.bfloat16, weight.dtype
+        outputs, inputs = weight.shape
+        panels = -(-outputs // (2 * self.operations.lanes()))
+        size = panels * kernels.tile_panel_bytes(inputs) // weight.itemsize
+        packed = roomy(size, weight.dtype) if into is None else into
+        assert packed.numel() == size and packed.dtype == weight.dtype
+        kernels.tile_pack_weight(
+            weight.data_ptr(), packed.data_ptr(), outputs, inputs, torch.get_num_threads()
+        )
+        return packed
+
+    def multiply(
+        self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None, is_wide: bool = False
+    ) -> Tensor:
+        """x: [N, inputs] bfloat16."""
+        assert x.dtype == torch.bfloat16, x.dtype
+        x = F.pad(x, (0, -x.shape[1] % self.inputs_at_once)).contiguous()
+        y = torch.empty((len(x), outputs), dtype=torch.float32 if is_wide else x.dtype)
+        self.operations.library.tile_product(
+            x.data_ptr(), packed.data_ptr(), 0 if bias is None else bias.data_ptr(), y.data_ptr(),
+            len(x), outputs, x.shape[1], is_wide, torch.get_num_threads(),
+        )  # fmt: skip
+        return y
+
+    def input_gradient(self, grad: Tensor, weight: Tensor) -> Tensor:
+        """See Product; bfloat16. torch's product, for no row of it is compared with one of another batch."""
+        return grad.to(weight.dtype) @ weight
+
+    def weight_gradient(self, grad: Tensor, x: Tensor, total: Tensor | None = None) -> Tensor:
+        """See Product."""
+        assert x.dtype == torch.bfloat16 and len(grad) == len(x)
+        grad, x, kernels = grad.to(x.dtype).contiguous(), x.contiguous(), self.operations.library
+        sizes = (len(x), grad.shape[1], x.shape[1])
+        found = torch.empty(sizes[1:]) if total is None else total
+        assert found.shape == sizes[1:] and found.dtype == torch.float32 and found.is_contiguous()
+        scratch = torch.empty(kernels.tile_gradient_scratch(*sizes), dtype=torch.uint8)
+        kernels.tile_weight_gradient(
+            grad.data_ptr(), x.data_ptr(), found.data_ptr(), *sizes, total is not None, scratch.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return found
 
 
 @dataclass(frozen=True)
@@ -98,6 +207,7 @@ class QuantizedProduct:
     operations: CompiledOperations
     name: str
     bits: int
+    inputs_at_once: int = 1
 
     def __post_init__(self) -> None:
         kernels = self.operations.library
@@ -126,7 +236,9 @@ class QuantizedProduct:
         )  # fmt: skip
         return packed
 
-    def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
+    def multiply(
+        self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None, is_wide: bool = False
+    ) -> Tensor:
         """x: [N, inputs] float32; each row is rounded to 16 bits in blocks."""
         assert x.dtype == torch.float32 and packed.dtype == self._dtype
         (count, inputs), kernels, x = x.shape, self.operations.library, x.contiguous()
@@ -143,7 +255,7 @@ class QuantizedProduct:
         """Raises Unsupported."""
         raise self._refusal()
 
-    def weight_gradient(self, grad: Tensor, x: Tensor) -> Tensor:
+    def weight_gradient(self, grad: Tensor, x: Tensor, total: Tensor | None = None) -> Tensor:
         """Raises Unsupported."""
         raise self._refusal()
 
@@ -153,7 +265,7 @@ class QuantizedProduct:
 
 @dataclass(frozen=True)
 class OneDnnProduct(TorchGradients):
-    """bfloat16 in hardware (avx512_bf16, AMX). One row takes another kernel there, so it is padded to four.
+    """bfloat16 in hardware (avx512_bf16). One row takes another kernel there, so it is padded to four.
 
     Four rows cost 42 ms where one costs 36 and two cost 50: all products of a 0.5B model on two Zen 4 cores,
     torch 2.13.
@@ -167,18 +279,20 @@ class OneDnnProduct(TorchGradients):
         packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), self.rows_hint)
         return packed
 
-    def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
+    def multiply(
+        self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None, is_wide: bool = False
+    ) -> Tensor:
         """x: [N, inputs] bfloat16."""
         count = x.shape[0]
         padded = F.pad(x, (0, 0, 0, 4 - count)) if count < 4 else x
         y: Tensor = torch.ops.mkldnn._linear_pointwise(padded.contiguous(), packed, bias, "none", [], "")
-        return y[:count]
+        return y[:count].float() if is_wide else y[:count]
 
 
 @dataclass(frozen=True)
 class WidenedProduct(TorchGradients):
     """float32 products of widened weights, packed by oneDNN for 64 rows (packed for one row, one row would
-    differ).
+    differ). One row is padded to two: with AVX-512 it takes another kernel.
     """
 
     name: str = "widened"
@@ -189,10 +303,14 @@ class WidenedProduct(TorchGradients):
         packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().float(), self.rows_hint)
         return packed
 
-    def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
+    def multiply(
+        self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None, is_wide: bool = False
+    ) -> Tensor:
         """x: [N, inputs] float32."""
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, bias, "none", [], "")
-        return y
+        count = x.shape[0]
+        padded = F.pad(x, (0, 0, 0, 1)) if count == 1 else x
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(padded.contiguous(), packed, bias, "none", [], "")
+        return y[:count]
 
 
 @dataclass(frozen=True)
@@ -206,9 +324,12 @@ class PlainProduct(TorchGradients):
         """The weight itself where it has the activations' type, else a copy of that type."""
         return weight.detach() if self.dtype is None else weight.detach().to(self.dtype)
 
-    def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
+    def multiply(
+        self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None, is_wide: bool = False
+    ) -> Tensor:
         """x: [N, inputs] of the packed weight's type."""
         count = x.shape[0]
         missing = -count % 8 if x.dtype == torch.float32 else max(0, 2 - count)
         y = F.linear(F.pad(x, (0, 0, 0, missing)) if missing else x, packed, bias)
-        return y[:count] if missing else y
+        y = y[:count] if missing else y
+        return y.float() if is_wide else y

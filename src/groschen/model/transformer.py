@@ -20,7 +20,7 @@ from groschen.model.compiled import CompiledOperations
 from groschen.model.config import ModelConfig
 from groschen.model.fused import FusedLayer, FusedLayers
 from groschen.model.kvcache import KeyValueCache, LayerCache, Rows
-from groschen.model.products import CompiledProduct, QuantizedProduct
+from groschen.model.products import CompiledProduct, PairedProduct, QuantizedProduct, TiledProduct
 from groschen.model.quantized import Weights, check_trainable, kits
 from groschen.model.rope import RopeConfig, tables
 from groschen.model.shapes import AttentionShape
@@ -45,10 +45,21 @@ class Embedding(nn.Module):
 class Linear(nn.Module):
     """x W^T + b. The weight is packed for the product at first use and again whenever its values have
     changed. A quantised one is given once (`quantise`), and `weight` is a shape without memory.
+
+    is_wide: the result is float32 whatever x is, for logits: bfloat16 would round 20 to steps of 0.125.
     """
 
-    def __init__(self, inputs: int, outputs: int, has_bias: bool, dtype: torch.dtype, kit: ops.Kit) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        has_bias: bool,
+        dtype: torch.dtype,
+        kit: ops.Kit,
+        is_wide: bool = False,
+    ) -> None:
         super().__init__()
+        self._is_wide = is_wide
         self.is_quantised = isinstance(kit.product, QuantizedProduct)
         self.weight = _parameter(outputs, inputs, dtype=dtype, device="meta" if self.is_quantised else None)
         self.bias = _parameter(outputs, dtype=dtype) if has_bias else None
@@ -75,8 +86,8 @@ class Linear(nn.Module):
         self._packed = ops.Packed(self._product.pack(weight.detach()), bias)
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        """x: [N, inputs]. Returns [N, outputs]."""
-        return ops.multiply(self._product, x_ND, self.weight, self.bias, self.pack())
+        """x: [N, inputs]. Returns [N, outputs], of x's type unless it is wide."""
+        return ops.multiply(self._product, x_ND, self.weight, self.bias, self.pack(), self._is_wide)
 
 
 class Norm(nn.Module):
@@ -222,7 +233,7 @@ class Transformer(nn.Module):
             self.embed_tokens = Embedding(config.vocab_size, config.width, dtype)
             self.layers = nn.ModuleList(Block(config, i, dtype, self.kit) for i in range(config.num_layers))
             self.norm = Norm(config.width, config, dtype, self.kit)
-            self.lm_head = Linear(config.width, config.vocab_size, False, dtype, head_kit)
+            self.lm_head = Linear(config.width, config.vocab_size, False, dtype, head_kit, is_wide=True)
         if config.has_tied_head and weights is Weights.PLAIN:
             self.lm_head.weight = self.embed_tokens.weight
         self._angles: dict[RopeConfig, tuple[Tensor, Tensor]] = {}
@@ -276,26 +287,33 @@ class Transformer(nn.Module):
 
     def _fused_layers(self) -> FusedLayers | None:
         """The layers for one call of the kernels, made anew if a parameter has changed; None where other
-        operations or products run.
+        operations or products run, or where what a product takes at once does not fill a row.
         """
-        operations = self.kit.operations
-        is_ours = isinstance(self.kit.product, CompiledProduct | QuantizedProduct)
-        if not (isinstance(operations, CompiledOperations) and is_ours):
+        operations, product = self.kit.operations, self.kit.product
+        if not isinstance(product, CompiledProduct | PairedProduct | TiledProduct | QuantizedProduct):
+            return None
+        if not isinstance(operations, CompiledOperations):
+            return None
+        config = self.config
+        inputs = (config.width, config.mlp_width, config.num_heads * config.head_width)
+        if any(width % product.inputs_at_once for width in inputs):
             return None
         version = sum(parameter._version for parameter in self._parameters_of_layers)
         if self._fused is None or self._fused_version != version:
             layers = [
                 block.fused(*self.angles(each.rope))
-                for block, each in zip(self._blocks, self.config.layers, strict=True)
+                for block, each in zip(self._blocks, config.layers, strict=True)
             ]
-            self._fused, self._fused_version = FusedLayers(operations, self.config, layers), version
+            is_tiled = isinstance(product, TiledProduct)
+            self._fused = FusedLayers(operations, config, layers, is_tiled=is_tiled)
+            self._fused_version = version
         return self._fused
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """hidden: [N, D], only the rows that are needed: the head is 28 % of a 0.5B model. Returns [N, V]
         float32.
         """
-        logits_NV: Tensor = self.lm_head(hidden_ND).float()
+        logits_NV: Tensor = self.lm_head(hidden_ND)
         cap = self.config.logits_softcap
         return logits_NV if cap is None else cap * torch.tanh(logits_NV / cap)
 

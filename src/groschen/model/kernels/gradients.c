@@ -89,20 +89,19 @@ void rms_norm_gradient(const activation *x, const activation *weight, const acti
     }
 }
 
-/* grad_logits: [rows, words] = grads[r] * inverses[r] * ((1 if it is the token else 0) - its probability), where a word's
+/* logits: [rows, words], become grads[r] * inverses[r] * ((1 if it is the token else 0) - its probability), where a word's
  * probability is exp((logit - logit of the token) * inverse + logprob of the token): no sum is taken again. */
-void score_gradient(const float *logits, int64_t stride, int64_t rows, int64_t words, const float *inverses, const int64_t *tokens,
-                    const float *logprobs, const float *grads, float *grad_logits, int threads) {
+void score_gradient(float *logits, int64_t stride, int64_t rows, int64_t words, const float *inverses, const int64_t *tokens,
+                    const float *logprobs, const float *grads, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t r = 0; r < rows; r++) {
-        const float *from = logits + r * stride;
-        float *to = grad_logits + r * words, inverse = inverses[r], weight = grads[r] * inverse;
-        vfloat start = broadcast(from[tokens[r]]), scale = broadcast(inverse), known = broadcast(logprobs[r]);
+        float *at = logits + r * stride, inverse = inverses[r], weight = grads[r] * inverse;
+        vfloat start = broadcast(at[tokens[r]]), scale = broadcast(inverse), known = broadcast(logprobs[r]);
         int64_t i = 0;
         for (; i + LANES <= words; i += LANES)
-            store(to + i, broadcast(-weight) * vexp((load(from + i) - start) * scale + known));
-        for (; i < words; i++) to[i] = -weight * vexp((broadcast(from[i]) - start) * scale + known)[0];
-        to[tokens[r]] += weight;
+            store(at + i, broadcast(-weight) * vexp((load(at + i) - start) * scale + known));
+        for (; i < words; i++) at[i] = -weight * vexp((broadcast(at[i]) - start) * scale + known)[0];
+        at[tokens[r]] += weight;
     }
 }
 

@@ -16,7 +16,13 @@ void rms_norm(const activation *x, const activation *weight, activation *y, int6
         float sum = sum_lanes(squares);
         for (int64_t i = width - width % LANES; i < width; i++) sum = fmaf(get(from + i), get(from + i), sum);
         float inverse = 1.0f / sqrtf(sum / (float)width + eps);
-        for (int64_t i = 0; i < width; i++) {
+        int64_t i = 0;
+        for (; i + LANES <= width; i += LANES) {
+            vfloat quotient = get_vector(from + i) * broadcast(inverse);
+            if (offset == 0.0f) quotient = rounded_vector(quotient);
+            put_vector(to + i, quotient * (broadcast(offset) + get_vector(weight + i)));
+        }
+        for (; i < width; i++) {
             float quotient = get(from + i) * inverse;
             put(to + i, (offset == 0.0f ? rounded(quotient) : quotient) * (offset + get(weight + i)));
         }
@@ -33,7 +39,14 @@ void rotate(const activation *x, int64_t x_stride, activation *y, const float *c
         for (int64_t h = 0; h < heads; h++) {
             const activation *from = x + n * x_stride + h * width;
             activation *to = y + (n * heads + h) * width;
-            for (int64_t i = 0; i < half; i++) {
+            int64_t i = 0;
+            for (; i + LANES <= half; i += LANES) {
+                vfloat a = get_vector(from + i), b = get_vector(from + half + i);
+                vfloat c = load(cosine + i), s = broadcast(direction) * load(sine + i);
+                put_vector(to + i, a * c - b * s);
+                put_vector(to + half + i, b * c + a * s);
+            }
+            for (; i < half; i++) {
                 float a = get(from + i), b = get(from + half + i), c = cosine[i], s = direction * sine[i];
                 put(to + i, a * c - b * s);
                 put(to + half + i, b * c + a * s);

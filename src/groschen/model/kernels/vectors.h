@@ -35,6 +35,12 @@ typedef float vfloat __attribute__((vector_size(4 * LANES), aligned(4), may_alia
 typedef int32_t vint __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t vword __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
+#if defined(ACTIVATION_BF16) && defined(__AMX_BF16__) && defined(__AMX_TILE__) && defined(__linux__)
+#define HAS_TILES 1 /* the compiler knows them; whether the system grants them, has_tiles() asks */
+#else
+#define HAS_TILES 0
+#endif
+
 /* Activations are float, or bfloat16 on machines that multiply bfloat16 in hardware: one source, compiled twice. */
 #ifdef ACTIVATION_BF16
 typedef uint16_t activation;

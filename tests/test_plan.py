@@ -213,7 +213,7 @@ def test_the_rates_of_a_real_kit_are_read_from_it() -> None:
 
 
 def test_a_measured_generation_of_a_half_billion_model_lies_in_its_interval() -> None:
-    """64 completions of 128 tokens of 8 prompts took 72 s: benchmarks/results/engine-fixed64.json."""
+    """64 completions of 128 tokens of 8 prompts took 72 s: benchmarks/results/avx2/engine-fixed64.json."""
     raw = {
         "model_type": "qwen2", "vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864,
         "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,

@@ -48,6 +48,7 @@ class RecipeFacts:
     final_problems: int = 0  # test, base and trained model, and the base again if another wording is better
     final_samples: int = 1
     verify_s: float = 0.001  # of one completion
+    trained_per_group: int = 0  # completions of a group that are trained; 0: all
     signal_share: float = 1.0  # groups that are trained; those without signal are skipped
     checkpoints: int = 1
     max_rows: int = 64  # completions that decode together
@@ -128,7 +129,7 @@ class Rates:
     def training(self, problems: float) -> tuple[Flops, Interval]:
         """Forward, backward and one update for the groups of a step that carry signal."""
         facts = self.facts
-        lengths = [facts.completion_tokens] * facts.group_size
+        lengths = [facts.completion_tokens] * (facts.trained_per_group or facts.group_size)
         flops = training_flops(
             self.config,
             facts.prompt_tokens,

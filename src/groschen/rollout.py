@@ -78,6 +78,7 @@ class Drawn:
 
     completions: Mapping[tuple[str, int], Completion]  # by key of the problem and sample
     num_completions: int  # of each problem
+    num_new_tokens: int  # of all completions but those that the journal knew
 
 
 def draw(
@@ -105,6 +106,7 @@ def draw(
             on_completion(completion)
     missing = [p for p in problems if any((p.key, i) not in found for i in range(num_completions))]
     begun: set[str] = set()  # problems whose prompt is paid
+    num_new_tokens = 0
     for key, completion in _completions(sampler, missing, num_completions, salt, span):
         if span is not None:
             _pay(span, sampler.engine.model.config, completion, is_first=key not in begun)
@@ -114,9 +116,10 @@ def draw(
         if journal is not None:
             journal.write_completion(key, completion)
         found[key, completion.sample] = completion
+        num_new_tokens += len(completion.token_ids)
         if on_completion is not None:
             on_completion(completion)
-    return Drawn(found, num_completions)
+    return Drawn(found, num_completions, num_new_tokens)
 
 
 def _completions(

@@ -75,8 +75,10 @@ def test_a_shared_prompt_gives_the_gradient_of_prompts_of_their_own(family: str)
         assert float((shared - own).abs().max()) <= 2e-5 * float(own.abs().max()), name
 
 
-def gradients_for(tokens_at_once: int, normalisation: str = "constant") -> dict[str, torch.Tensor]:
-    model = tiny_model("qwen3")
+def gradients_for(
+    tokens_at_once: int, normalisation: str = "constant", dtype: torch.dtype = torch.float32
+) -> dict[str, torch.Tensor]:
+    model = tiny_model("qwen3", dtype)
     groups = scored_groups(model)
     optimizer = Optimizer(model, OptimizerSettings())
     made = batch(groups, normalisation, 30, tokens_at_once, CPU)  # type: ignore[arg-type]
@@ -90,6 +92,13 @@ def gradients_for(tokens_at_once: int, normalisation: str = "constant") -> dict[
 def test_the_update_is_the_same_for_every_split(tokens_at_once: int, normalisation: str) -> None:
     whole, parts = gradients_for(10**9, normalisation), gradients_for(tokens_at_once, normalisation)
     assert whole.keys() == parts.keys() and whole
+    for name, gradient in whole.items():
+        assert float((gradient - parts[name]).abs().max()) <= 1e-5 * float(gradient.abs().max()), name
+
+
+def test_a_split_between_groups_keeps_the_value_where_gradients_flow_in_bfloat16() -> None:
+    """Within a group it cannot: what its prompt receives is then rounded to bfloat16 in two parts."""
+    whole, parts = (gradients_for(size, dtype=torch.bfloat16) for size in (10**9, 400))
     for name, gradient in whole.items():
         assert float((gradient - parts[name]).abs().max()) <= 1e-5 * float(gradient.abs().max()), name
 

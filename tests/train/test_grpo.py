@@ -173,6 +173,45 @@ def test_every_published_combination_trains_with_a_gap_of_zero(
     assert step["policy/logprob_gap_max"] == 0.0 and step["update/grad_norm"] != 0.0
 
 
+def test_so_many_completions_of_a_group_are_trained_as_the_recipe_wants(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def watched(*arguments: Any) -> StepStats:
+        seen.extend(len(part.lengths) for part in arguments[1].micro_batches)
+        return gradient(*arguments)
+
+    monkeypatch.setattr("groschen.train.grpo.gradient", watched)
+    sampling = SamplingSettings(problems_per_step=3, group_size=4, max_tokens=16, trained_per_group=2)
+    run(recipe(whole, num_steps=1, sampling=sampling), tmp_path / "run")
+    (step,) = [line for line in metrics(tmp_path / "run") if line["kind"] == "step"]
+    assert sum(seen) == 2 * int(str(step["update/trained_groups"]).removesuffix(".0")) > 0
+
+
+def test_a_gradient_looks_for_short_memory_after_each_micro_batch(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr("groschen.heap.give_back_if_short", lambda: looks.append(1))
+    seen: list[int] = []
+
+    def watched(*arguments: Any) -> StepStats:
+        seen.append(len(arguments[1].micro_batches))
+        return gradient(*arguments)
+
+    monkeypatch.setattr("groschen.train.grpo.gradient", watched)
+    run(recipe(whole, num_steps=1), tmp_path / "run")
+    assert len(looks) == sum(seen) > 1
+
+
+def test_a_run_that_goes_on_knows_what_was_measured_before(whole: Path) -> None:
+    session = resumed_session(whole / "run", (), io.StringIO())
+    (history,) = [value for value in vars(session.watch).values() if hasattr(value, "evaluations")]
+    session.close()
+    assert [line["step"] for line in history.evaluations] == [2, 4] and history.base is not None
+
+
 @pytest.mark.parametrize("divergence", ["k2", "ratio_k3", "k1_reward"])
 def test_a_divergence_from_the_base_is_zero_before_the_first_update_and_above_after(
     divergence: str, whole: Path, tmp_path: Path
@@ -233,7 +272,10 @@ def test_a_papers_denominator_counts_completions_without_signal_too(
 
 
 def test_a_run_whose_format_no_verdict_tells_is_resumed(tmp_path: Path) -> None:
-    made = recipe(tmp_path, num_steps=2)
+    # Completions long enough to end: one that is cut has a verdict of its own, which tells its format.
+    made = recipe(
+        tmp_path, num_steps=2, sampling=SamplingSettings(problems_per_step=3, group_size=4, max_tokens=90)
+    )
     task = (tmp_path / "task.py").read_text().replace('"format": True, ', "")
     (tmp_path / "task.py").write_text(task)
     run(made, tmp_path / "run")

@@ -47,6 +47,17 @@ def test_layers_are_computed_again_where_memory_asks_for_it(monkeypatch: pytest.
     assert training[1].recomputed_flops > training[0].recomputed_flops + training[0].flops / 5
 
 
+def test_a_plan_trains_as_many_completions_as_the_recipe() -> None:
+    work = {}
+    for count in (0, 4, 8):
+        roofs = {"bf16_gflops": 1.0, "read_gbps": 1.0}
+        found = replace(FACTS, trained_per_group=count)
+        plan = plan_with(found, GrpoRecipe(), CONFIG, torch.device("cpu"), roofs)
+        work[count] = {each.phase: each.flops for each in plan.phases}
+    assert work[0] == work[8] and work[4]["generation"] == work[0]["generation"]
+    assert 0.5 < work[4]["training"] / work[0]["training"] < 0.6  # the prompt is computed all the same
+
+
 def test_a_plan_counts_the_evaluations_that_the_run_makes(tmp_path: Path) -> None:
     settings = EvaluationSettings(
         every=2, dev_problems=4, dev_samples=2, test_problems=3, test_samples=2, prompt_problems=3

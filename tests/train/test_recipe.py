@@ -5,7 +5,7 @@ import pytest
 from groschen.errors import BadRequest
 from groschen.train.losses import Bounds
 from groschen.train.optimizer import OptimizerSettings
-from groschen.train.recipe import EvaluationSettings, GrpoRecipe, PolicySettings
+from groschen.train.recipe import EvaluationSettings, GrpoRecipe, PolicySettings, SamplingSettings
 from groschen.train.rewards import RewardSettings
 
 
@@ -28,6 +28,8 @@ def test_bounds_are_the_algorithms_unless_they_are_set() -> None:
         ("evaluation.dev_problems", {"evaluation": EvaluationSettings(dev_problems=0)}),
         ("evaluation.dev_samples", {"evaluation": EvaluationSettings(dev_samples=0)}),
         ("evaluation.test_samples", {"evaluation": EvaluationSettings(test_samples=0)}),
+        ("sampling.trained_per_group", {"sampling": SamplingSettings(trained_per_group=1)}),
+        ("sampling.trained_per_group", {"sampling": SamplingSettings(group_size=4, trained_per_group=5)}),
         ("keep_last", {"keep_last": 0}),
         ("max_rows", {"max_rows": 0}),
     ],

@@ -1,11 +1,15 @@
 """Length control and what is left out of a group."""
 
+import itertools
+import random
+import statistics
+
 import pytest
 from tests.train.verdicts import rollout
 
 from groschen.errors import BadRequest, Unsupported
 from groschen.records import FinishReason, Group, Problem, Rollout, Verdict
-from groschen.train.rewards import RewardSettings, shaped_rewards
+from groschen.train.rewards import RewardSettings, most_varied, shaped_rewards
 
 PROBLEM = Problem(key="p", messages=({"role": "user", "content": "?"},))
 
@@ -59,3 +63,31 @@ def test_a_task_that_does_not_tell_the_format_apart_has_no_such_control() -> Non
 def test_an_unknown_source_of_rewards_is_named() -> None:
     with pytest.raises(Unsupported, match=r"'length'.*verdict, format"):
         shaped(RewardSettings(source="length"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rewards", "count", "kept"),
+    [
+        ([0.0, 1.0, 0.0, 1.0], 0, [0.0, 1.0, 0.0, 1.0]),
+        ([0.0, 1.0, 0.0, 1.0], 4, [0.0, 1.0, 0.0, 1.0]),
+        ([0.0, 0.0, 1.0, 0.0, 1.0, 1.0], 4, [0.0, 0.0, 1.0, None, 1.0, None]),
+        ([0.0, 0.0, 0.0, 1.0], 3, [0.0, 0.0, None, 1.0]),
+        ([0.2, 0.9, 0.5, None, 0.0], 2, [None, 0.9, None, None, 0.0]),
+        ([1.0, 1.0, 1.0], 2, [1.0, 1.0, None]),
+        ([None, 1.0, None], 2, [None, 1.0, None]),
+    ],
+)
+def test_the_most_telling_part_of_a_group_is_trained(
+    rewards: list[float | None], count: int, kept: list[float | None]
+) -> None:
+    assert most_varied(rewards, count) == kept
+
+
+def test_no_other_choice_has_more_variance() -> None:
+    generator = random.Random(3)
+    for size in (3, 5, 8):
+        for count in range(2, size):
+            rewards = [generator.choice([0.0, 0.3, 1.0, generator.random()]) for _ in range(size)]
+            kept = [each for each in most_varied(rewards, count) if each is not None]
+            best = max(statistics.pvariance(part) for part in itertools.combinations(rewards, count))
+            assert len(kept) == count and statistics.pvariance(kept) == pytest.approx(best)

@@ -34,7 +34,7 @@ def gaps(folder: Path) -> list[float]:
 
 
 def gradient_of(made: TrainBatch, divides_each: bool) -> torch.Tensor:
-    model = tiny_model("qwen3")
+    model = tiny_model("qwen3", torch.float32)
     optimizer = Optimizer(model, OptimizerSettings())
     for micro_batch in made.micro_batches:
         denominator = float(len(micro_batch.targets_M)) if divides_each else made.denominator
@@ -45,7 +45,7 @@ def gradient_of(made: TrainBatch, divides_each: bool) -> torch.Tensor:
 
 
 def test_1_dividing_each_micro_batch_by_its_own_count_would_change_the_update() -> None:
-    groups = scored_groups(tiny_model("qwen3"))
+    groups = scored_groups(tiny_model("qwen3", torch.float32))
     whole, parts = (batch(groups, "token", 30, size, torch.device("cpu")) for size in (10**9, 120))
     assert isinstance(parts.micro_batches[0], MicroBatch) and len(parts.micro_batches) > 2
     right = gradient_of(whole, divides_each=False)
@@ -106,7 +106,7 @@ def test_4_a_verifier_that_raises_is_an_error_that_is_neither_trained_nor_graded
     made = broken_task(tmp_path)
     tolerant = dataclasses.replace(made, alarms=dataclasses.replace(made.alarms, max_error_share=0.0))
     session = new_session(tolerant, tmp_path / "run", io.StringIO())
-    groups = session.roll_out(session.task.of(Split.TRAIN)[:12], 1)
+    groups, _ = session.roll_out(session.task.of(Split.TRAIN)[:12], 1)
     errors = {id(r.completion) for g in groups for r in g.rollouts if r.verdict.error is not None}
     assert 3 < len(errors) < 40
     rewards = [shaped_rewards(group, 16, RewardSettings()) for group in groups]
@@ -119,7 +119,7 @@ def test_4_a_verifier_that_raises_is_an_error_that_is_neither_trained_nor_graded
 
 def test_5_ids_travel_and_text_is_never_encoded_again(tmp_path: Path) -> None:
     session = new_session(recipe(tmp_path), tmp_path / "run", io.StringIO())
-    groups = session.roll_out(session.task.of(Split.TRAIN)[:6], 1)
+    groups, _ = session.roll_out(session.task.of(Split.TRAIN)[:6], 1)
     completions = [rollout.completion for group in groups for rollout in group.rollouts]
     encoded = [session.text.tokenizer.encode(each.text) for each in completions]
     assert any(list(c.token_ids[:-1]) != ids for c, ids in zip(completions, encoded, strict=True))

@@ -73,6 +73,20 @@ def test_the_ledger_hears_of_every_step_of_the_engine_and_of_every_verdict(
     assert [line.phase for line in ledger.lines].count("verification") >= 4
 
 
+def test_completions_that_a_journal_knows_are_no_new_tokens(sampler: Sampler, tmp_path: Path) -> None:
+    """A step taken up after a kill would otherwise be said to draw a million tokens a second."""
+    problems = load_task(str(write_task(tmp_path))).of(Split.TRAIN)[:3]
+    counts, completions = [], []
+    for known in (2, 3, 3):
+        journal = RolloutJournal(tmp_path / "rollouts.jsonl")
+        drawn = draw(sampler, problems[:known], 4, salt=1, journal=journal)
+        journal.close()
+        counts.append(drawn.num_new_tokens)
+        completions.append(drawn.completions.values())
+    lengths = [sum(len(each.token_ids) for each in some) for some in completions]
+    assert counts == [lengths[0], lengths[1] - lengths[0], 0]
+
+
 def trained(made: GrpoRecipe, folder: Path) -> tuple[Session, list[LedgerLine]]:
     """A session that has ended, and what its ledger says of training."""
     session = new_session(made, folder, io.StringIO())

@@ -10,7 +10,7 @@ files (session.py). Sources: DeepSeekMath, arXiv 2402.03300; DeepSeek-R1, arXiv 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 from groschen import machine
@@ -24,7 +24,7 @@ from groschen.train.metrics import group_metrics, update_metrics
 from groschen.train.optimizer import learning_rate
 from groschen.train.recipe import GrpoRecipe
 from groschen.train.reference import reference_logprobs
-from groschen.train.rewards import shaped_rewards
+from groschen.train.rewards import most_varied, shaped_rewards
 from groschen.train.session import Session, training_flops
 from groschen.train.signals import undisturbed
 from groschen.train.step import Objective, StepStats, gradient
@@ -40,18 +40,19 @@ def train(session: Session) -> None:
     while has_more(session):
         step, started = session.state.step + 1, machine.seconds()
         problems = session.curriculum.next(recipe.sampling.problems_per_step)
-        groups = session.roll_out(problems, step)
+        groups, num_new_tokens = session.roll_out(problems, step)
         drawn = machine.seconds()
         rewards = [shaped_rewards(group, recipe.sampling.max_tokens, recipe.rewards) for group in groups]
-        trained = scored(session, groups, rewards)
-        share = trained_share(recipe, rewards, trained)
+        kept = [most_varied(own, recipe.sampling.trained_per_group) for own in rewards]
+        trained = scored(session, groups, kept)
+        share = trained_share(recipe, kept, trained)
         stats = [learn(session, part, share) for part in updates_of(recipe, trained)]
         with undisturbed():
             session.engine.weights_changed(policy_version=step)  # drops every cached prefix
             session.curriculum.observe(groups, rewards)
             session.end_step()
             metrics = group_metrics(groups, rewards, len(trained)) | update_metrics(stats)
-            session.log_step(metrics | _times(metrics, started, drawn))
+            session.log_step(metrics | _times(num_new_tokens, started, drawn))
         check_step(metrics, session.state.steps_without_signal, recipe.alarms)
         measure_if_due(session)
         if session.is_due(recipe.save_every):
@@ -240,11 +241,12 @@ def measure_best(session: Session) -> None:
     session.log_evaluation(records, Split.TEST, "best")
 
 
-def _times(metrics: Mapping[str, float], started: float, drawn: float) -> dict[str, float]:
+def _times(num_new_tokens: int, started: float, drawn: float) -> dict[str, float]:
+    """num_new_tokens: drawn now; what an interrupted step had drawn before took none of these seconds."""
     now = machine.seconds()
     return {
         "time/rollout_s": drawn - started,
         "time/update_s": now - drawn,
         "time/step_s": now - started,
-        "tokens/per_s": metrics["tokens/generated"] / (drawn - started),
+        "tokens/per_s": num_new_tokens / (drawn - started),
     }

@@ -83,6 +83,7 @@ def facts(recipe: GrpoRecipe, task: Task, text: Text, completion_tokens: int | N
         steps=recipe.num_steps,
         problems_per_step=sampling.problems_per_step,
         group_size=sampling.group_size,
+        trained_per_group=sampling.trained_per_group,
         prompt_tokens=max(1, round(sum(prompts) / len(prompts))),
         completion_tokens=completion_tokens or max(1, round(_EXPECTED_SHARE * sampling.max_tokens)),
         max_completion_tokens=sampling.max_tokens,

@@ -64,6 +64,8 @@ class SamplingSettings:
 
     problems_per_step: int = 32
     group_size: int = 8
+    # Completions of a group that are trained, those whose rewards differ most (PODS); 0: all of them.
+    trained_per_group: int = 0
     max_tokens: int = 512
     temperature: float = 1.0
     put_aside_after: int = (
@@ -121,6 +123,11 @@ class GrpoRecipe:
             raise BadRequest("sampling.temperature must be above 0 in training: greedy groups have no signal")
         if sampling.group_size < 2:
             raise BadRequest("sampling.group_size must be 2 or more: an advantage compares siblings")
+        if not (sampling.trained_per_group == 0 or 2 <= sampling.trained_per_group <= sampling.group_size):
+            raise BadRequest(
+                f"sampling.trained_per_group = {sampling.trained_per_group} must be 0 (all), or from 2 to "
+                f"sampling.group_size = {sampling.group_size}"
+            )
         for name, value in (
             ("num_steps", self.num_steps),
             ("save_every", self.save_every),

@@ -1,10 +1,12 @@
 """What training makes of verdicts before advantages: length control and the divergence that belongs into
 the reward.
 
-Leaves out `passed`, which no shaping touches. Source of the soft length penalty: DAPO, arXiv 2503.14476,
-equation 13.
+Leaves out `passed`, which no shaping touches. Sources: soft length penalty, DAPO, arXiv 2503.14476, equation
+13; which completions of a group are trained, PODS, arXiv 2504.13818, theorem 1.
 """
 
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -52,6 +54,31 @@ def shaped_rewards(group: Group, max_tokens: int, settings: RewardSettings) -> l
         share = min(1.0, max(0.0, too_long / settings.length_buffer)) if settings.length_buffer else 0.0
         rewards.append(_reward(rollout.verdict, settings.source) - settings.length_penalty * share)
     return rewards
+
+
+def most_varied(rewards: Sequence[float | None], count: int) -> list[float | None]:
+    """The `count` rewards of a group with the greatest variance, the others None: they are not trained.
+
+    On a CPU a completion costs a third of its training to draw or less, so a large group may be drawn and
+    its most telling part be trained. The greatest variance is always that of some lowest and some highest
+    rewards; among equal ones the first drawn are taken. count 0 takes all.
+    """
+    known = {i: each for i, each in enumerate(rewards) if each is not None}
+    if count == 0 or len(known) <= count:
+        return list(rewards)
+    lowest = sorted(known, key=lambda i: (known[i], i))
+    highest = sorted(known, key=lambda i: (-known[i], i))
+    best: list[int] = []
+    for num_low in sorted(range(count + 1), key=lambda n: abs(2 * n - count)):  # the most even one first
+        chosen = lowest[:num_low]
+        chosen += [i for i in highest if i not in chosen][: count - num_low]
+        if not best or _variance(known, chosen) > _variance(known, best):
+            best = chosen
+    return [each if i in best else None for i, each in enumerate(rewards)]
+
+
+def _variance(rewards: Mapping[int, float], chosen: Sequence[int]) -> float:
+    return statistics.pvariance([rewards[i] for i in chosen])
 
 
 def _reward(verdict: Verdict, source: Source) -> float:

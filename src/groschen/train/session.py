@@ -65,8 +65,10 @@ class Session:
 
     # -- sampling
 
-    def roll_out(self, problems: Sequence[Problem], step: int) -> list[Group]:
-        """The groups of a step, taken up from its journal where it was begun before."""
+    def roll_out(self, problems: Sequence[Problem], step: int) -> tuple[list[Group], int]:
+        """The groups of a step, taken up from its journal where it was begun before, and how many tokens were
+        drawn for them now.
+        """
         sampling = self.recipe.sampling
         journal = RolloutJournal(self.run.paths.rollouts(step))
         try:
@@ -74,7 +76,8 @@ class Session:
                 problems, sampling.group_size, self._sampling(), step, journal, "generation", f"step {step}"
             )
             with self.ledger.span("verification", step) as span:
-                return verify(self.task, problems, drawn, journal=journal, span=span)
+                groups = verify(self.task, problems, drawn, journal=journal, span=span)
+            return groups, drawn.num_new_tokens
         finally:
             journal.close()
 

@@ -31,7 +31,7 @@ from grpo_steps import (
     reward,
 )
 
-from groschen import machine
+from groschen import heap, machine
 from groschen.engine.engine import Engine, EngineConfig
 from groschen.model.kvcache import KEYS_PER_BLOCK, KeyValueCache
 from groschen.model.load import load_model
@@ -143,6 +143,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Loads, warms up, takes a step whenever it is asked for one."""
     turns = Turns(arguments)
     machine.prepare(CPU)
+    heap.keep_freed_memory()
     machine.set_threads(arguments.threads)
     steps = [problems_of(step) for step in read_steps(arguments.prompts)]
     trainer = opened(arguments, [problem for step in steps for problem in step])

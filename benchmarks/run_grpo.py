@@ -70,7 +70,7 @@ def arguments_parser() -> argparse.ArgumentParser:
     made.add_argument("--problems", type=int, default=4, help="of one step")
     made.add_argument("--group-size", type=int, default=8, help="completions of one problem")
     made.add_argument("--max-tokens", type=int, default=128, help="of a completion, at most")
-    made.add_argument("--warm-up", type=int, default=1, help="steps of each start that are not measured")
+    made.add_argument("--warm-up", type=int, default=2, help="steps of each start that are not measured")
     made.add_argument("--steps", type=int, default=2, help="measured steps of each start")
     made.add_argument("--repeats", type=int, default=2, help="starts of each program, in turn")
     made.add_argument("--seed", type=int, default=0)

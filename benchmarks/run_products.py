@@ -2,10 +2,10 @@
 
     python benchmarks/run_products.py --model FILE.gguf [--rows 1,8,64,512] [--repeats 7]
 
-Distinct weights in every layer, so that no cache helps. The ways take turns within each repeat. `compiled`
-is what the engine runs on a CPU without bfloat16 products (exact by definition), `onednn` on one with them,
-`widened` where there is no compiler. The others are torch's own, whose bits depend on the number of rows:
-the price is the time of the engine's way over the fastest of those, minus one.
+Distinct weights in every layer, so that no cache helps. The ways take turns within each repeat. `paired` is
+what the engine runs on a CPU with AVX512_BF16, `compiled` on one without bfloat16 products (both exact by
+definition), `widened` where there is no compiler. The others are torch's own, whose bits depend on the
+number of rows: the price is the time of the engine's way over the fastest of those, minus one.
 """
 
 import argparse
@@ -39,7 +39,9 @@ class Torch:
         """The weight in the product's type."""
         return weight.detach().to(self.dtype)
 
-    def multiply(self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None) -> Tensor:
+    def multiply(
+        self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None, is_wide: bool = False
+    ) -> Tensor:
         """x: [N, inputs] of the product's type."""
         return F.linear(x, packed)
 

@@ -80,8 +80,8 @@ def arguments_parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--trl-python", type=Path, help="Python with trl")
     made.add_argument(
-        "--trl-dtype", default="float32", choices=["float32", "bfloat16"],
-        help="weights of TRL; float32 is the faster on a CPU without bfloat16 products",
+        "--trl-dtype", default="float32", choices=["float32", "mixed", "bfloat16"],
+        help="of TRL; float32 is the fastest on a CPU without bfloat16 products, mixed is its default",
     )  # fmt: skip
     made.add_argument("--trl-rows", type=int, default=8, help="completions of one pass of TRL's training")
     made.add_argument("--trl-continuous", action="store_true", help="TRL generates by continuous batching")

@@ -14,8 +14,9 @@ Its best settings for this work, as far as its documentation and source (1.16) s
   this batch, which left to itself takes most of the free memory. vLLM is not tried: TRL takes it up to
   0.31.0, the CPU build that was seen to run on such a processor is 0.32.
 - float32, because a processor without bfloat16 products takes 3.5 times as long for one of 64 rows in
-  bfloat16. `--dtype bfloat16` has weights, gradients and moments in bfloat16: leaner than ours, but at this
-  learning rate most of an update is rounded away. Mixed precision would be casts on top of slow products.
+  bfloat16. `--dtype mixed` has weights, gradients and moments in float32 and multiplies in bfloat16
+  (autocast): TRL's default, and what ours holds. `--dtype bfloat16` has all of them in bfloat16: leaner, but
+  at this learning rate most of an update is rounded away.
 - AdamW fused, its default. No logging, no saving. dr_grpo without scaled rewards is the loss nearest to
   ours; which one it is costs no time.
 """
@@ -152,7 +153,8 @@ def settings(arguments: argparse.Namespace, steps: list[list[Question]], folder:
         generation = continuous(arguments, completions, longest)
     return GRPOConfig(
         output_dir=folder, use_cpu=True, seed=arguments.seed,
-        bf16=False, model_init_kwargs={"dtype": arguments.dtype},
+        bf16=arguments.dtype == "mixed",
+        model_init_kwargs={"dtype": "bfloat16" if arguments.dtype == "bfloat16" else "float32"},
         num_generations=arguments.group_size, max_completion_length=arguments.max_tokens,
         temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0, **generation,
         per_device_train_batch_size=arguments.rows, gradient_accumulation_steps=completions // arguments.rows,
@@ -192,7 +194,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     made = parser("TRL's GRPOTrainer")
-    made.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    made.add_argument("--dtype", default="float32", choices=["float32", "mixed", "bfloat16"])
     made.add_argument("--rows", type=int, default=8, help="completions of one forward and backward")
     made.add_argument("--continuous", action="store_true", help="generate by continuous batching")
     made.add_argument("--checkpointing", action="store_true", help="gradient checkpointing, to save memory")

@@ -93,9 +93,10 @@ def activation_floats(config: ModelConfig, *, recomputes_layers: bool) -> int:
     """
     queries, keys = config.num_heads * config.head_width, config.num_kv_heads * config.head_width
     layer = (6 if config.has_sandwich_norms else 4) * config.width  # inputs of the norms and of two products
-    layer += queries + 3 * config.mlp_width  # inputs of the other two products, and of the gate
-    layer += 2 * queries + 3 * keys  # before and after RoPE, and the values
-    passing = 2 * config.width + 5 * config.mlp_width
+    layer += queries + 2 * config.mlp_width  # inputs of the output product, and of the gate
+    # What attention read, after RoPE, and before norms of queries and keys if there are any.
+    layer += (queries + 2 * keys) * (2 if config.has_qk_norm else 1)
+    passing = 2 * config.width + 6 * config.mlp_width
     if recomputes_layers:
         return config.num_layers * config.width + layer + passing
     return config.num_layers * layer + passing

@@ -180,10 +180,10 @@ def test_any_text_is_read_or_refused_without_an_exception(text: str) -> None:
 @pytest.mark.parametrize(
     "piece", ["1", "1,", "1 ", "1/", "1e", "\u00a01", "-", "$", "½", "\\frac{1}{", "1 000 "]
 )
-def test_hostile_texts_are_read_in_less_than_a_second(piece: str) -> None:
+def test_hostile_texts_take_no_quadratic_time(piece: str) -> None:
     start = time.perf_counter()
     for locale in Locale:
         readings(piece * 100_000, locale)
         readings((piece * 200)[:200], locale)
         last_number(piece * 100_000, locale)
-    assert time.perf_counter() - start < 1.0
+    assert time.perf_counter() - start < 10  # tenths of a second; minutes if a search begins anew at each

@@ -136,7 +136,7 @@ def test_a_program_that_does_not_end_is_ended(sandbox: Sandbox, code: str) -> No
     start = time.perf_counter()
     outcome = run(sandbox, code, seconds=1.0)
     assert outcome.timed_out and outcome.status != 0
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 30
 
 
 def test_a_program_may_not_take_more_memory_than_its_limit(sandbox: Sandbox) -> None:
@@ -235,7 +235,7 @@ def test_nothing_is_left_running_when_the_context_is_left(sandbox: Sandbox) -> N
         assert any(mark.encode() in words for words in command_lines())
     start = time.perf_counter()
     while any(mark.encode() in words for words in command_lines()):
-        assert time.perf_counter() - start < 5, "it outlives its context"
+        assert time.perf_counter() - start < 30, "it outlives its context"
         time.sleep(0.02)
 
 

@@ -80,11 +80,11 @@ def test_the_last_closed_block_of_a_language_is_found() -> None:
 @pytest.mark.parametrize(
     "mark", ["<answer>", "</answer>", "\\boxed{", "####", "<think>", "</think>", "```\n", "answer is"]
 )
-def test_a_mark_that_is_repeated_a_hundred_thousand_times_takes_less_than_a_second(mark: str) -> None:
+def test_a_mark_that_is_repeated_a_hundred_thousand_times_takes_no_quadratic_time(mark: str) -> None:
     text = mark * 100_000
     start = time.perf_counter()
     for slot in Slot:
         strict(text, slot)
     list(anywhere(text))
     last_fence(text, frozenset([""]))
-    assert time.perf_counter() - start < 1.0
+    assert time.perf_counter() - start < 10  # tenths of a second; minutes if a search begins anew at each

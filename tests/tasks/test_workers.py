@@ -63,7 +63,7 @@ def test_a_late_worker_is_killed_and_the_next_job_gets_a_new_one(workers: Worker
     start = time.monotonic()
     with pytest.raises(TookTooLong, match=r"longer than 0\.3 s"):
         workers.ask({"sleep": 60}, 0.3)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30  # not the 60 it would sleep
     assert said(workers.ask({}, 5))[0] != first
     assert isinstance(first, int)
     with pytest.raises(ProcessLookupError):

@@ -170,11 +170,22 @@ def rotate(operations: Operations, x: Tensor, positions: Tensor, cosines: Tensor
     return operations.rotate(x, positions, cosines, sines, 1.0)
 
 
-def gate(operations: Operations, x: Tensor, is_gelu: bool) -> Tensor:
-    """x: [N, 2 F]. Returns activate(gate) * up; GLU variants, arXiv 2002.05202."""
-    if _wants_gradient(x):
-        return _apply(_Gate, x, operations, is_gelu)
-    return operations.gate(x, is_gelu)
+def multiply_gated(
+    operations: Operations,
+    product: Product,
+    x: Tensor,
+    is_gelu: bool,
+    weight: Tensor,
+    bias: Tensor | None,
+    packed: Packed,
+) -> Tensor:
+    """x: [N, 2 F], weight: [outputs, F]. Returns the product of activate(gate) * up; GLU variants, arXiv
+    2002.05202. A gradient makes what is multiplied once more instead of keeping it, a quarter of all that
+    would be kept of a layer.
+    """
+    if _wants_gradient(x, weight, bias):
+        return _apply(_MultiplyGated, x, weight, bias, operations, product, packed, is_gelu)
+    return product.multiply(operations.gate(x, is_gelu), packed.weight, weight.shape[0], packed.bias)
 
 
 def attend(
@@ -249,18 +260,42 @@ class _Multiply(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        if isinstance(ctx.product, PairedProduct | TiledProduct):
-            grad = grad.to(x.dtype)  # once for both products
-        grad_x = ctx.product.input_gradient(grad, weight) if ctx.needs_input_grad[0] else None
-        # Gradients of parameters are float32; autograd rounds them where a parameter's grad_dtype is
-        # narrower.
-        grad_weight: Tensor | None = None
-        if ctx.needs_input_grad[1]:
-            total = _total(weight)
-            found = ctx.product.weight_gradient(grad, x, total)
-            grad_weight = found if total is None else None
-        grad_bias = grad.float().sum(0) if ctx.has_bias and ctx.needs_input_grad[2] else None
-        return grad_x, grad_weight, grad_bias, None, None, None
+        return *_product_gradients(ctx, x, weight, grad), None, None, None
+
+
+class _MultiplyGated(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, operations: Operations, product: Product,
+        packed: Packed, is_gelu: bool,
+    ) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias, ctx.product = bias is not None, product
+        ctx.operations, ctx.is_gelu = operations, is_gelu
+        return product.multiply(operations.gate(x, is_gelu), packed.weight, weight.shape[0], packed.bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        gated = ctx.operations.gate(x, ctx.is_gelu)
+        grad_gated, *others = _product_gradients(ctx, gated, weight, grad)
+        grad_x = None if grad_gated is None else ctx.operations.gate_gradient(x, grad_gated, ctx.is_gelu)
+        return grad_x, *others, None, None, None, None
+
+
+def _product_gradients(ctx: Any, x: Tensor, weight: Tensor, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Of x, weight and bias, each None where it is not wanted or has been added in place already."""
+    if isinstance(ctx.product, PairedProduct | TiledProduct):
+        grad = grad.to(x.dtype)  # once for both products
+    grad_x = ctx.product.input_gradient(grad, weight) if ctx.needs_input_grad[0] else None
+    # Gradients of parameters are float32; autograd rounds them where a parameter's grad_dtype is narrower.
+    grad_weight: Tensor | None = None
+    if ctx.needs_input_grad[1]:
+        total = _total(weight)
+        found = ctx.product.weight_gradient(grad, x, total)
+        grad_weight = found if total is None else None
+    grad_bias = grad.float().sum(0) if ctx.has_bias and ctx.needs_input_grad[2] else None
+    return grad_x, grad_weight, grad_bias
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -294,19 +329,6 @@ class _Rotate(torch.autograd.Function):
         return ctx.operations.rotate(grad.contiguous(), *ctx.saved_tensors, -1.0), None, None, None, None
 
 
-class _Gate(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, operations: Operations, is_gelu: bool) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.operations, ctx.is_gelu = operations, is_gelu
-        return operations.gate(x, is_gelu)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (x,) = ctx.saved_tensors
-        return ctx.operations.gate_gradient(x, grad, ctx.is_gelu), None, None
-
-
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -319,7 +341,8 @@ class _Attend(torch.autograd.Function):
         rows: Rows,
         shape: AttentionShape,
     ) -> Tensor:
-        ctx.save_for_backward(queries, keys, values)
+        # The values are a view of all that one product made: kept as they are, they would keep that too.
+        ctx.save_for_backward(queries, keys, values.contiguous())
         ctx.operations, ctx.rows, ctx.shape = operations, rows, shape
         _store(operations, keys.detach(), values.detach(), cache, rows)
         return operations.attend(queries, cache, rows, shape)
@@ -337,9 +360,9 @@ __all__ = [
     "Packed",
     "attend",
     "embed",
-    "gate",
     "kit_for",
     "multiply",
+    "multiply_gated",
     "rms_norm",
     "rotate",
 ]

@@ -89,6 +89,11 @@ class Linear(nn.Module):
         """x: [N, inputs]. Returns [N, outputs], of x's type unless it is wide."""
         return ops.multiply(self._product, x_ND, self.weight, self.bias, self.pack(), self._is_wide)
 
+    def of_gated(self, x_NF: Tensor, operations: ops.Operations, is_gelu: bool) -> Tensor:
+        """x: [N, 2 inputs], gate first. Returns [N, outputs], of activate(gate) * up."""
+        given = (self.weight, self.bias, self.pack())
+        return ops.multiply_gated(operations, self._product, x_NF, is_gelu, *given)
+
 
 class Norm(nn.Module):
     """RMSNorm over the last dimension, in float32."""
@@ -152,8 +157,7 @@ class MLP(nn.Module):
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """x: [N, D]. Returns [N, D]."""
-        out: Tensor = self.down_proj(ops.gate(self._operations, self.gate_up_proj(x_ND), self._is_gelu))
-        return out
+        return self.down_proj.of_gated(self.gate_up_proj(x_ND), self._operations, self._is_gelu)
 
 
 class Block(nn.Module):

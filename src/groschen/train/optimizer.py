@@ -6,7 +6,7 @@ implementation.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -61,22 +61,35 @@ class Optimizer:
         for name, parameter in self.parameters.items():
             parameter.grad_dtype = torch.float32  # micro-batches are added up in float32
             self.masters[name] = parameter.detach().float().clone()
+            # Made once, as the moments below: what comes and goes between activations leaves holes in a heap.
+            parameter.grad = torch.zeros_like(self.masters[name])
         self._adamw = torch.optim.AdamW(
             self.masters.values(), lr=settings.learning_rate, betas=settings.betas, eps=settings.eps,
             weight_decay=settings.weight_decay, fused=True,
         )  # fmt: skip
         self.num_steps = 0
+        for master in self.masters.values():
+            self._remember(master, 0, {part: torch.zeros_like(master) for part in _STATE})
+
+    def _remember(self, master: Tensor, num_steps: int, moments: Mapping[str, Tensor]) -> None:
+        """Give AdamW its state of one parameter."""
+        counted = torch.tensor(float(num_steps), device=master.device)  # a fused step wants it there
+        self._adamw.state[master] = {"step": counted, **moments}
 
     def grad_norm(self) -> float:
         """The norm over all gradients. Each row is added up on its own, so the number of threads changes no
         bit.
         """
         total = 0.0
-        for parameter in self.parameters.values():
-            if parameter.grad is not None:
-                rows = self._operations.squares(parameter.grad.view(len(parameter.grad), -1))
-                total += math.fsum(rows.tolist())
+        for grad in self.gradients():
+            total += math.fsum(self._operations.squares(grad.view(len(grad), -1)).tolist())
         return math.sqrt(total)
+
+    def gradients(self) -> Iterator[Tensor]:
+        """What was added up since the last step, of each parameter."""
+        for parameter in self.parameters.values():
+            assert parameter.grad is not None
+            yield parameter.grad
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> float:
@@ -93,30 +106,28 @@ class Optimizer:
                 "look at the rewards of this step"
             )
         scale = min(1.0, self.settings.max_grad_norm / norm) if norm > 0 else 1.0
-        for name, parameter in self.parameters.items():
-            grad = parameter.grad
-            parameter.grad = None
-            self.masters[name].grad = None if grad is None else grad.mul_(scale)
+        for master, grad in zip(self.masters.values(), self.gradients(), strict=True):
+            master.grad = grad.mul_(scale) if scale < 1 else grad
         self._adamw.param_groups[0]["lr"] = learning_rate
         self._adamw.step()
         for name, parameter in self.parameters.items():
             self.masters[name].grad = None
             parameter.copy_(self.masters[name])
+        self.forget_gradients()
         self.num_steps += 1
         return norm
 
     def forget_gradients(self) -> None:
-        """Drop what was added up, after a step that must not be taken."""
-        for parameter in self.parameters.values():
-            parameter.grad = None
+        """Drop what was added up."""
+        for grad in self.gradients():
+            grad.zero_()
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that has to be saved, by name: masters and both moments."""
         found = {f"master.{name}": master for name, master in self.masters.items()}
         for name, master in self.masters.items():
-            state = self._adamw.state.get(master, {})
             for part in _STATE:
-                found[f"{part}.{name}"] = state[part] if state else torch.zeros_like(master)
+                found[f"{part}.{name}"] = self._adamw.state[master][part]
         return found
 
     @torch.no_grad()
@@ -139,10 +150,8 @@ class Optimizer:
         for name, master in self.masters.items():
             master.copy_(saved.read(f"master.{name}"))
             self.parameters[name].copy_(master)
-            self._adamw.state[master] = {
-                "step": torch.tensor(float(num_steps), device=master.device),  # a fused step wants it there
-                **{part: saved.read(f"{part}.{name}").to(master.device) for part in _STATE},
-            }
+            moments = {part: saved.read(f"{part}.{name}").to(master.device) for part in _STATE}
+            self._remember(master, num_steps, moments)
         self.num_steps = num_steps
 
 

@@ -173,7 +173,8 @@ class TiledProduct:
     ) -> Tensor:
         """x: [N, inputs] bfloat16."""
         assert x.dtype == torch.bfloat16, x.dtype
-        x = F.pad(x, (0, -x.shape[1] % self.inputs_at_once)).contiguous()
+        missing = -x.shape[1] % self.inputs_at_once
+        x = (F.pad(x, (0, missing)) if missing else x).contiguous()  # a padding of 0 would be a copy
         y = torch.empty((len(x), outputs), dtype=torch.float32 if is_wide else x.dtype)
         self.operations.library.tile_product(
             x.data_ptr(), packed.data_ptr(), 0 if bias is None else bias.data_ptr(), y.data_ptr(),

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -88,8 +89,10 @@ class Running:
         return f"exit status {status}: {words} (limit {self._limit:.0f} s)"
 
     def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        """All of its session: some programs put their workers into groups of their own."""
+        for pid, _ in session_stats(self._process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def end(self) -> None:
         """Closes its input, gives it ten seconds, then ends its whole session."""
@@ -115,7 +118,11 @@ def machine_seconds() -> float:
 
 def session_seconds(session: int) -> float:
     """CPU seconds of the live processes of a session and of their children that have ended."""
-    total = 0
+    return sum(sum(map(int, fields[11:15])) for _, fields in session_stats(session)) / _TICKS
+
+
+def session_stats(session: int) -> Iterator[tuple[int, list[str]]]:
+    """Each process of a session, and what /proc says of it from its state on."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -124,8 +131,12 @@ def session_seconds(session: int) -> float:
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended since
         if int(fields[3]) == session:
-            total += sum(map(int, fields[11:15]))
-    return total / _TICKS
+            yield int(entry.name), fields
+
+
+def end_as_interrupted() -> None:
+    """SIGTERM then ends this program as Ctrl-C does, and what it has started is ended with it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def wait_until_quiet(limit_seconds: float, share: float = 0.1) -> bool:

@@ -22,7 +22,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from programs import HERE, Failed, Program, Running, wait_until_quiet
+from programs import HERE, Failed, Program, Running, end_as_interrupted, wait_until_quiet
 from workload import MODES
 
 OURS = "groschen"
@@ -296,6 +296,7 @@ def show(made: Line, found: Found) -> None:
 
 
 def main() -> None:
+    end_as_interrupted()
     given = arguments_parser().parse_args()
     modes = given.modes.split(",")
     if unknown := [mode for mode in modes if mode not in MODES]:

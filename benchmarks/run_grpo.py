@@ -36,7 +36,7 @@ from grpo_figures import (
 )
 from grpo_scaling import drawing, fit
 from grpo_steps import Question, write_steps
-from programs import HERE, Failed, Program, Running, wait_until_quiet
+from programs import HERE, Failed, Program, Running, end_as_interrupted, wait_until_quiet
 from run_engine import commit, homeless, is_dirty, machine_words
 
 from groschen import machine
@@ -347,6 +347,7 @@ def show(made: Line, found: Found) -> None:
 
 def main() -> None:
     """Measure, show, keep the result."""
+    end_as_interrupted()
     given = arguments_parser().parse_args()
     if problem := wrong_flags(given):
         sys.exit(problem)

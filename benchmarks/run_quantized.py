@@ -22,7 +22,7 @@ import tempfile
 from pathlib import Path
 
 from ours_quantized import SPEEDS
-from programs import HERE, Failed, Program, Running, wait_until_quiet
+from programs import HERE, Failed, Program, Running, end_as_interrupted, wait_until_quiet
 from rivals.llama_cpp import PROMPT_TOKENS, binary, json_lines
 from run_engine import Line, commit, homeless, is_dirty, machine_words, summary
 
@@ -206,6 +206,7 @@ def ratios(found: dict[str, Figures]) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Measure, print, keep the result."""
+    end_as_interrupted()
     given = arguments_parser().parse_args()
     dirty = is_dirty()
     if dirty and not given.allow_dirty:

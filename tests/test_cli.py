@@ -64,6 +64,23 @@ def test_a_typo_names_its_nearest_match_on_one_line(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["--set", "seed=1", "num_steps=2"],
+            "num_steps=2 is not understood here; each setting needs its own --set",
+        ),
+        (["two", "words"], "two words is not understood here; --help says what is"),
+    ],
+)
+def test_a_word_too_many_is_wrong_use(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    assert cli.run(["train", "countdown", *arguments]) == 2
+    assert capsys.readouterr() == ("", f"groschen: {sentence}\n")
+
+
 def test_a_missing_model_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["chat"]) == 2
     assert "MODEL" in capsys.readouterr().err

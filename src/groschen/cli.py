@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from groschen import __version__
 from groschen.errors import GroschenError, UsageError
@@ -363,6 +363,8 @@ def run(arguments: list[str]) -> int:
     try:
         app(arguments)
         sys.stdout.flush()
+    except UnusedCliTokensError as misuse:
+        return _report(_too_many(misuse.unused_tokens or []), UsageError.exit_status)
     except CycloptsError as misuse:
         return _report(" ".join(str(misuse).split()), UsageError.exit_status)
     except GroschenError as failure:
@@ -374,6 +376,12 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return GroschenError.exit_status
     return 0
+
+
+def _too_many(words: list[str]) -> str:
+    is_setting = any("=" in word for word in words)
+    advice = "each setting needs its own --set" if is_setting else "--help says what is"
+    return f"{' '.join(words)} is not understood here; {advice}"
 
 
 def _report(sentence: str, status: int) -> int:

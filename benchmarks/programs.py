@@ -47,7 +47,7 @@ class Running:
             )  # fmt: skip
         try:
             self._answer()
-        except Failed:
+        except BaseException:  # Ctrl-C too: nobody else knows of it yet
             self.end()
             raise
 

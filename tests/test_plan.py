@@ -18,7 +18,7 @@ from groschen.model.config import ModelConfig
 from groschen.model.flops import generation_flops, scoring_flops, training_flops
 from groschen.plan import Plan, as_json, as_table, compare, plan
 from groschen.plan_memory import Layout
-from groschen.plan_time import Rates, RecipeFacts
+from groschen.plan_time import Interval, Rates, RecipeFacts
 from groschen.prices import Prices, load_prices
 
 CONFIG = ModelConfig.from_json(FAMILIES["qwen2"])
@@ -199,10 +199,12 @@ def test_a_plan_and_a_comparison_are_json_and_a_plan_is_a_table() -> None:
     assert shown["total"]["seconds"].keys() == {"low", "expected", "high"}
     assert shown["memory"]["weights"] == found.memory.weights
     assert json.loads(as_json(comparison))["phases"][-1]["phase"] == "total"
-    console = Console(width=160, record=True, file=StringIO())
-    console.print(as_table(found))
+    console = Console(width=80, record=True, file=StringIO())
+    long = replace(found.total, seconds=Interval(35_000.0, 350_000.0, 3_500_000.0), joules=1e8)
+    console.print(as_table(replace(found, total=long)))
     text = console.export_text()
     assert "training" in text and "memory" in text and "EUR" in text
+    assert "97h 13m" in text and "…" not in text, "a figure is cut at 80 columns"
 
 
 def test_the_rates_of_a_real_kit_are_read_from_it() -> None:

@@ -148,9 +148,10 @@ def as_json(found: Plan | Comparison) -> str:
 
 
 def as_table(found: Plan) -> Table:
-    """The plan for people: a line for each phase, the total, and memory."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("phase", "seconds", "between", "TFLOP", "Wh", found.currency):
+    """The plan for people: a line for each phase, the total, and memory. It fits 80 columns, and a pipe."""
+    taken = f"memory {found.memory.total / 1e9:.2f} GB of {found.memory.available / 1e9:.2f}"
+    table = Table(box=None, padding=(0, 2, 0, 0), caption=taken, caption_justify="left", caption_style="bold")
+    for name in ("phase", "time", "between", "TFLOP", "Wh", found.currency):
         table.add_column(name, justify="left" if name == "phase" else "right", no_wrap=True)
     for each in (*found.phases, found.total):
         table.add_row(
@@ -162,8 +163,6 @@ def as_table(found: Plan) -> Table:
             f"{each.cost.low:.4f} - {each.cost.high:.4f}",
             style="bold" if each is found.total else None,
         )
-    taken = f"{found.memory.total / 1e9:.2f} GB of {found.memory.available / 1e9:.2f}"
-    table.add_row("memory", taken, style="bold")
     return table
 
 
@@ -190,7 +189,8 @@ def _priced(phase: str, flops: Flops, seconds: Interval, watts: float, prices: P
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 100:
+    """Seconds as "2.5 s", "4m 54s" or "1h 02m": two of them have to fit a column."""
+    if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 100 else f"{seconds / 3600:.1f} h"
+    return f"{minutes}m {rest:02d}s" if minutes < 60 else f"{minutes // 60}h {minutes % 60:02d}m"

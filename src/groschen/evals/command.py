@@ -119,26 +119,26 @@ def as_json(answer: Answer) -> str:
 
 
 def as_table(answer: Answer) -> Table:
-    """For people: a row for each model, and the paired gain below."""
+    """For people: a row for each model, and the paired gain below. It fits 80 columns, and a pipe."""
     question = answer.question
-    table = Table(title=f"{answer.task}, {question.split.value} split", title_justify="left")
+    title = f"{answer.task}, {question.split.value} split"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), caption_justify="left")
     for column in (
         "model",
-        "pass@1",
-        "95 % interval",
+        "pass@1 (95 %)",
         f"pass@{question.num_samples}",
         "lenient",
         "cut",
         "errors",
         "tokens",
     ):
-        table.add_column(column, justify="left" if column == "model" else "right")
+        is_name = column == "model"  # a long one is folded, a figure never
+        table.add_column(column, justify="left" if is_name else "right", overflow="fold", no_wrap=not is_name)
     for model, records in answer.models.items():
         found = summarise(records)
         table.add_row(
             model,
-            f"{found.pass_at_1.value:.1%}",
-            f"{found.pass_at_1.low:.1%} to {found.pass_at_1.high:.1%}",
+            f"{found.pass_at_1.value:.1%} ({found.pass_at_1.low:.1%} to {found.pass_at_1.high:.1%})",
             f"{found.pass_at_k.get(question.num_samples, float('nan')):.1%}",
             "-" if found.lenient is None else f"{found.lenient.value:.1%}",
             f"{found.truncated:.1%}",

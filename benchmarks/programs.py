@@ -89,10 +89,7 @@ class Running:
         return f"exit status {status}: {words} (limit {self._limit:.0f} s)"
 
     def _kill(self) -> None:
-        """All of its session: some programs put their workers into groups of their own."""
-        for pid, _ in session_stats(self._process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_session(self._process.pid)
 
     def end(self) -> None:
         """Closes its input, gives it ten seconds, then ends its whole session."""
@@ -132,6 +129,13 @@ def session_stats(session: int) -> Iterator[tuple[int, list[str]]]:
             continue  # it has ended since
         if int(fields[3]) == session:
             yield int(entry.name), fields
+
+
+def kill_session(session: int) -> None:
+    """SIGKILL to each of its processes: some programs put their workers into groups of their own."""
+    for pid, _ in session_stats(session):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def end_as_interrupted() -> None:

@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from programs import HERE, Failed, machine_seconds, wait_until_quiet
+from programs import HERE, Failed, end_as_interrupted, machine_seconds, wait_until_quiet
 from run_engine import Line, commit, homeless, is_dirty, machine_words
 from serve_figures import figures, median_of, ratios, spread
 from servers import MODEL_NAME, OURS, Server, ServerProgram, llama, ours, vllm
@@ -298,6 +298,7 @@ def show(made: Line, found: Found) -> None:
 
 def main() -> None:
     """Measure, show, keep the result."""
+    end_as_interrupted()
     given = arguments_parser().parse_args()
     given.rows = 1 if given.one_stream else max(given.clients)
     dirty = is_dirty()

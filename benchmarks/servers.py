@@ -16,7 +16,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from programs import HERE, Failed, Program, session_seconds
+from programs import HERE, Failed, Program, kill_session, session_seconds
 
 OURS = "groschen"
 MODEL_NAME = "measured"
@@ -81,13 +81,12 @@ class Server:
         return f"exit status {self._process.poll()}: {words}"
 
     def end(self) -> None:
-        """SIGTERM to the whole group, twenty seconds, then SIGKILL."""
+        """SIGTERM to the whole group, twenty seconds, then SIGKILL to the session."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=_END_S)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        kill_session(self._process.pid)
         self._process.wait()
 
 

@@ -26,7 +26,7 @@ class Layout:
 
     weight_bytes: int  # of one weight, 2 for bfloat16
     activation_dtype: torch.dtype
-    product: str  # "compiled", "onednn", "widened" or "plain"
+    product: str  # its name in model/products.py
 
     @property
     def copy_bytes(self) -> int:

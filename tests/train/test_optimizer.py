@@ -30,8 +30,8 @@ SETTINGS = OptimizerSettings(learning_rate=1e-2, weight_decay=0.1, max_grad_norm
 def give_gradients(optimizer: Optimizer, seed: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     given = {n: torch.randn(p.shape, generator=generator) for n, p in optimizer.parameters.items()}
-    for name, parameter in optimizer.parameters.items():
-        parameter.grad = given[name].clone()
+    for own, grad in zip(given.values(), optimizer.gradients(), strict=True):
+        grad.add_(own)  # as micro-batches do: what a step does not forget stays in the next
     return given
 
 

@@ -1,7 +1,7 @@
 /* Gradients of what works on one row at a time. Each is one pass over memory where torch takes five to nine.
  *
  * A row's gradient sees that row alone; the gradient of a norm's weight adds rows up from the first to the last, whatever the
- * number of threads. Leaves out products (torch's are as fast) and attention (attention_gradient.py).
+ * number of threads. Leaves out products (product.c, tiles.c and torch) and attention (attention_gradient.c).
  */
 #include "vectors.h"
 

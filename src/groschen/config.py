@@ -2,8 +2,8 @@
 
 A key that is not known is refused with its nearest neighbour, a value of the wrong type with both types. A
 table for a nested dataclass changes only what it names. TOML has no word for nothing: where a field may be
-None, the string "none" means it. Leaves out what the settings mean: ranges are checked by `__post_init__` of
-each dataclass, or by whoever uses them.
+None, the string "none" means it. A number out of the range that its field declares is refused (ranges.py).
+Leaves out what the settings mean.
 Source: TOML 1.0.
 """
 
@@ -24,6 +24,7 @@ from typing import Any, TypeVar, Union
 import msgspec
 
 from groschen.errors import BadFile, BadRequest, GroschenError, UsageError
+from groschen.ranges import settings_of
 
 T = TypeVar("T")
 _NONE = "none"  # how None is written
@@ -39,7 +40,7 @@ def read_toml(path: Path) -> dict[str, object]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadFile(f"{path} cannot be read ({error.strerror or error}); check its name") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of digits beyond what Python reads, and of depth
         raise BadFile(f"{path} is not valid TOML ({error}); correct it there") from error
 
 
@@ -105,11 +106,15 @@ class _Builder:
             if key not in names:
                 raise self._unknown(_join(path, key), names)
         values: dict[str, object] = {}
+        ranged = settings_of(cls)
         for field in dataclasses.fields(cls):
             if field.name in mapping:
                 before = _default(field) if default is None else getattr(default, field.name)
                 place = _join(path, field.name)
-                values[field.name] = self._value(hints[field.name], mapping[field.name], before, place)
+                value = self._value(hints[field.name], mapping[field.name], before, place)
+                if field.name in ranged and (fault := ranged[field.name].fault(value)) is not None:
+                    raise self._blame(place, fault)
+                values[field.name] = value
             elif default is None and _is_required(field):
                 raise self._blame(_join(path, field.name), "it is missing and has no default")
         if default is None:
@@ -164,8 +169,8 @@ def _parse_flag(flag: str) -> tuple[list[str], object]:
     text = text.strip()
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError as error:
-        if text[:1] in ('"', "'", "[", "{"):
+    except (ValueError, RecursionError) as error:
+        if not isinstance(error, tomllib.TOMLDecodeError) or text[:1] in ('"', "'", "[", "{"):
             raise UsageError(f"--set {flag}: the value is not valid TOML ({error})") from error
         return path, text  # a bare word
     return path, parsed["value"] if len(parsed) == 1 else text

@@ -8,8 +8,10 @@ accuracy that has fallen ends a run and the best checkpoint is what is kept. Lea
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from groschen.errors import GroschenError
+from groschen.ranges import Range
 
 
 class RunStopped(GroschenError):
@@ -18,14 +20,17 @@ class RunStopped(GroschenError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmSettings:
-    """Limits. 0 or None switches one off."""
+    """Limits. 0 switches one off, but for `patience`."""
 
-    max_error_share: float = 0.2  # of the verdicts of a step
-    min_entropy: float = 0.001  # nat per token: below, all completions of a group are one
-    max_truncated_share: float = 0.9
-    steps_without_signal: int = 8  # steps in a row in which no group had signal
-    falls_by_errors: float = 2.0  # dev accuracy under the best by so many standard errors
-    patience: int = 2  # evaluations in a row that must be so low
+    max_error_share: Annotated[float, Range(least=0, most=1)] = 0.2  # of the verdicts of a step
+    # Nat per token: below, all completions of a group are one.
+    min_entropy: Annotated[float, Range(least=0, most=100)] = 0.001
+    max_truncated_share: Annotated[float, Range(least=0, most=1)] = 0.9
+    # Steps in a row in which no group had signal.
+    steps_without_signal: Annotated[int, Range(least=0, most=1_000_000_000)] = 8
+    # Dev accuracy under the best by so many standard errors.
+    falls_by_errors: Annotated[float, Range(least=0, most=1_000)] = 2.0
+    patience: Annotated[int, Range(least=1, most=1_000_000)] = 2  # evaluations in a row that must be so low
 
 
 Metrics = Mapping[str, float]

@@ -8,13 +8,14 @@ implementation.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Annotated, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from groschen.errors import BadFile, Unsupported
 from groschen.model.transformer import Transformer
+from groschen.ranges import Range
 from groschen.train.alarms import RunStopped
 
 Schedule = Literal["constant", "linear", "cosine"]
@@ -26,14 +27,16 @@ _STATE = ("exp_avg", "exp_avg_sq")
 class OptimizerSettings:
     """What AdamW and the schedule do."""
 
-    learning_rate: float = 1e-6
-    warmup_steps: int = 0
+    learning_rate: Annotated[float, Range(least=0, most=10)] = 1e-6
+    warmup_steps: Annotated[int, Range(least=0, most=1_000_000_000)] = 0
     schedule: Schedule = "constant"  # after the warm-up; linear and cosine end at `final_share`
-    final_share: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.99)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
+    final_share: Annotated[float, Range(least=0, most=1)] = 0.1
+    betas: Annotated[tuple[float, float], Range(least=0, below=1)] = (0.9, 0.99)
+    eps: Annotated[float, Range(above=0, most=1)] = 1e-8
+    weight_decay: Annotated[float, Range(least=0, most=1_000)] = 0.0
+    max_grad_norm: Annotated[
+        float, Range(above=0, because="0 makes every gradient 0; to clip none take a large number, as 1e9")
+    ] = 1.0
 
 
 class TensorSource(Protocol):

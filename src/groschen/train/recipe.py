@@ -5,9 +5,10 @@ and bounds; each of them can be set on its own as well. Sources: see advantages.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 from groschen.errors import BadRequest
+from groschen.ranges import Range, check_ranges
 from groschen.train.advantages import Advantage
 from groschen.train.alarms import AlarmSettings
 from groschen.train.batch import Normalisation
@@ -18,6 +19,8 @@ from groschen.train.rewards import RewardSettings
 Algorithm = Literal["groschen", "grpo", "dr_grpo", "dapo", "rloo", "gspo", "cispo"]
 Recompute = Literal["auto", "always", "never"]
 RECOMPUTES: tuple[str, ...] = get_args(Recompute)
+_MANY = 1_000_000_000  # far beyond what anybody waits for, and no number that overflows anywhere
+_WHOLE = "the trainer would score another distribution than the one that was sampled"
 
 
 class Published(NamedTuple):
@@ -49,30 +52,30 @@ class PolicySettings:
     advantage: Advantage | None = None  # None: the algorithm's
     loss: Loss | None = None
     normalisation: Normalisation | None = None
-    clip_low: float | None = None
-    clip_high: float | None = None
+    clip_low: Annotated[float | None, Range(least=0)] = None
+    clip_high: Annotated[float | None, Range(least=0)] = None
     divergence: Divergence = "none"  # from the base model: "k2", "ratio_k3" or "k1_reward"
-    divergence_weight: float = 0.001
-    updates_per_step: int = (
-        1  # mini-batches of a step's groups; more than one leaves the sampled policy behind
-    )
+    divergence_weight: Annotated[float, Range(least=0)] = 0.001
+    # Mini-batches of a step's groups; more than one leaves the sampled policy behind.
+    updates_per_step: Annotated[int, Range(least=1, most=10_000)] = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingSettings:
     """How rollouts are drawn. Truncated sampling is refused: the trainer would score another distribution."""
 
-    problems_per_step: int = 32
-    group_size: int = 8
+    problems_per_step: Annotated[int, Range(least=1, most=100_000)] = 32
+    group_size: Annotated[int, Range(least=2, most=10_000, because="an advantage compares siblings")] = 8
     # Completions of a group that are trained, those whose rewards differ most (PODS); 0: all of them.
-    trained_per_group: int = 0
-    max_tokens: int = 512
-    temperature: float = 1.0
-    put_aside_after: int = (
-        2  # groups in a row without signal, then the problem rests for some passes; 0: never
-    )
-    top_p: float = 1.0
-    top_k: int = 0
+    trained_per_group: Annotated[int, Range(least=2, most=10_000, zero="all")] = 0
+    max_tokens: Annotated[int, Range(least=1, most=10_000_000)] = 512
+    temperature: Annotated[
+        float, Range(least=1e-4, most=100, because="groups that are drawn greedily have no signal")
+    ] = 1.0
+    # Groups in a row without signal, then the problem rests for some passes; 0: never.
+    put_aside_after: Annotated[int, Range(least=0, most=1_000_000)] = 2
+    top_p: Annotated[float, Range(least=1, most=1, because=_WHOLE)] = 1.0
+    top_k: Annotated[int, Range(least=0, most=0, because=_WHOLE)] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +84,13 @@ class EvaluationSettings:
     else.
     """
 
-    every: int = 20  # steps
-    dev_problems: int = 100
-    dev_samples: int = 2
-    test_problems: int = 500
-    test_samples: int = 4
-    prompt_problems: int = 50  # of dev, for each of the task's other wordings, to find the base's best prompt
+    every: Annotated[int, Range(least=1, most=_MANY)] = 20  # steps
+    dev_problems: Annotated[int, Range(least=1, most=_MANY)] = 100
+    dev_samples: Annotated[int, Range(least=1, most=10_000)] = 2
+    test_problems: Annotated[int, Range(least=0, most=_MANY)] = 500
+    test_samples: Annotated[int, Range(least=1, most=10_000)] = 4
+    # Of dev, for each of the task's other wordings, to find the base's best prompt.
+    prompt_problems: Annotated[int, Range(least=0, most=_MANY)] = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,65 +99,42 @@ class GrpoRecipe:
 
     model: str = "penny"
     task: str = "countdown"
-    seed: int = 0
-    num_steps: int = 100
+    seed: Annotated[int, Range(least=-(2**63), most=2**63 - 1)] = 0
+    num_steps: Annotated[int, Range(least=1, most=_MANY)] = 100
     policy: PolicySettings = field(default_factory=PolicySettings)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     rewards: RewardSettings = field(default_factory=RewardSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     alarms: AlarmSettings = field(default_factory=AlarmSettings)
-    max_rows: int = 64  # completions that decode together
-    tokens_at_once: int = 2048  # fed tokens of one micro-batch: bounds the memory of activations
+    max_rows: Annotated[int, Range(least=1, most=100_000)] = 64  # completions that decode together
+    # Fed tokens of one micro-batch: bounds the memory of activations.
+    tokens_at_once: Annotated[int, Range(least=1, most=10_000_000)] = 2048
     recompute_layers: Recompute = "auto"  # auto: if memory is too small otherwise
-    save_every: int = 10
-    keep_last: int = 2
+    save_every: Annotated[int, Range(least=1, most=_MANY)] = 10
+    keep_last: Annotated[int, Range(least=1, most=_MANY)] = 2
     budget: str = ""  # 10min, 5e14FLOP or 2EUR: stop there, whole
     trackers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what would be wrong without a word. Raises BadRequest or Unsupported."""
-        sampling, evaluation = self.sampling, self.evaluation
-        if sampling.top_p != 1.0 or sampling.top_k != 0:
-            raise BadRequest(
-                "sampling.top_p and sampling.top_k must stay 1 and 0 in training: the trainer would score "
-                "another distribution than the one that was sampled"
-            )
-        if sampling.temperature <= 0:
-            raise BadRequest("sampling.temperature must be above 0 in training: greedy groups have no signal")
-        if sampling.group_size < 2:
-            raise BadRequest("sampling.group_size must be 2 or more: an advantage compares siblings")
-        if not (sampling.trained_per_group == 0 or 2 <= sampling.trained_per_group <= sampling.group_size):
+        check_ranges(self)
+        sampling = self.sampling
+        if sampling.trained_per_group > sampling.group_size:
             raise BadRequest(
                 f"sampling.trained_per_group = {sampling.trained_per_group} must be 0 (all), or from 2 to "
                 f"sampling.group_size = {sampling.group_size}"
-            )
-        for name, value in (
-            ("num_steps", self.num_steps),
-            ("save_every", self.save_every),
-            ("keep_last", self.keep_last),
-            ("max_rows", self.max_rows),
-            ("tokens_at_once", self.tokens_at_once),
-            ("sampling.problems_per_step", sampling.problems_per_step),
-            ("sampling.max_tokens", sampling.max_tokens),
-            ("policy.updates_per_step", self.policy.updates_per_step),
-            ("evaluation.every", evaluation.every),
-            ("evaluation.dev_problems", evaluation.dev_problems),
-            ("evaluation.dev_samples", evaluation.dev_samples),
-            ("evaluation.test_samples", evaluation.test_samples),
-        ):
-            if value < 1:
-                raise BadRequest(f"{name} must be 1 or more, found {value}")
-        if not (norm := self.optimizer.max_grad_norm) > 0:
-            raise BadRequest(
-                f"optimizer.max_grad_norm must be above 0, found {norm}: every gradient would become 0; "
-                "to clip none of them take a large number such as 1e9"
             )
         penalty, buffer = self.rewards.length_penalty, self.rewards.length_buffer
         if (penalty != 0) != (buffer > 0):
             raise BadRequest(
                 f"rewards.length_penalty = {penalty} and rewards.length_buffer = {buffer}: one does nothing "
                 "without the other; set both or neither"
+            )
+        if buffer > sampling.max_tokens:
+            raise BadRequest(
+                f"rewards.length_buffer = {buffer} must be at most sampling.max_tokens = "
+                f"{sampling.max_tokens}: the shortest completion would be punished too"
             )
         if self.recompute_layers not in RECOMPUTES:
             raise BadRequest(

@@ -8,9 +8,10 @@ Leaves out `passed`, which no shaping touches. Sources: soft length penalty, DAP
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from groschen.errors import BadRequest, Unsupported
+from groschen.ranges import Range
 from groschen.records import FinishReason, Group, Verdict
 
 Source = Literal["verdict", "format"]
@@ -25,8 +26,10 @@ class RewardSettings:
 
     # "format" rewards an answer that stands where it was asked for, right or wrong: a control, no recipe.
     source: Source = "verdict"
-    length_penalty: float = 0.0  # taken off a completion of max_tokens, and less the shorter it is
-    length_buffer: int = 0  # tokens before max_tokens over which the penalty grows from 0
+    # Taken off a completion of max_tokens, and less the shorter it is.
+    length_penalty: Annotated[float, Range(least=0, most=1_000)] = 0.0
+    # Tokens before max_tokens over which the penalty grows from 0.
+    length_buffer: Annotated[int, Range(least=0, most=10_000_000)] = 0
     truncated: Truncated = "graded"  # a cut completion has reward 0, or is left out of its group
 
 

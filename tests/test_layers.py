@@ -1,6 +1,8 @@
 """The order of the house: a module imports only what stands above it. The source is read, not run."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "groschen"
 
 # From the ground to the door. A name that ends with "/" is a room; its files stand in ORDER_IN_ROOM.
-ROOMS = ["__init__", "errors", "records", "ranges", "config", "cgroups", "machine", "heap", "roofs",
+ROOMS = ["__init__", "errors", "records", "ranges", "config", "cgroups", "clock", "machine", "heap", "roofs",
          "energy", "prices", "ledger", "bill",
          "model/", "text/", "engine/", "plan_memory", "plan_time", "plan",
          "runs/", "tasks/", "rollout", "evals/", "live_words", "live", "trackers", "train/",
@@ -135,3 +137,9 @@ def test_the_file_of_a_room_itself_imports_nothing() -> None:
 def test_the_order_names_only_files_that_exist_and_each_once() -> None:
     assert len(ORDER) == len(set(ORDER))
     assert [name for name in ORDER if name not in MODULES] == []
+
+
+@pytest.mark.parametrize("module", ["tasks.verifiers", "tasks.user_file", "tasks.load"])
+def test_what_a_worker_process_loads_does_not_bring_torch_in(module: str) -> None:
+    program = f"import sys, groschen.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -5,23 +5,23 @@ Sources: proc(5), cpuset(7), the kernel's list of sysfs cache attributes. What r
 that a test can give it a made-up tree.
 """
 
-import math
 import mmap
 import os
 import platform
 import sys
 import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from groschen.cgroups import cpu_quota, memory_headroom_bytes
+from groschen.cgroups import memory_headroom_bytes
+from groschen.clock import ROOT as ROOT
+from groschen.clock import allowed_cpus
+from groschen.clock import seconds as seconds
+from groschen.clock import usable_cores as usable_cores
 from groschen.errors import BadRequest, Unsupported
-
-ROOT = Path("/")
 
 # Our word for what a processor can do, and the kernel's word for it in /proc/cpuinfo.
 _FLAGS = {
@@ -108,19 +108,6 @@ def look() -> Machine:
         caches=caches(),
         cuda_devices=cuda_devices(),
     )
-
-
-def usable_cores(root: Path = ROOT, affinity: frozenset[int] | None = None) -> int:
-    """Cores that this process may keep busy: its affinity, cut by the CPU quota of its cgroups; at least 1.
-
-    affinity: the CPU numbers allowed; asked from the system if None.
-    """
-    allowed = _affinity() if affinity is None else affinity
-    quota = cpu_quota(root)
-    if quota is None:
-        return max(1, len(allowed))
-    # Rounded up: with 1.5 cores granted, one thread would leave a third of the grant unused.
-    return max(1, min(len(allowed), math.ceil(quota)))
 
 
 def usable_memory_bytes(root: Path = ROOT) -> int:
@@ -247,7 +234,7 @@ def caches(root: Path = ROOT, affinity: frozenset[int] | None = None) -> Caches:
     """Cache sizes of the usable cores. A third-level cache that several of them share counts once."""
     level_2: dict[str, int] = {}
     level_3: dict[str, int] = {}
-    for cpu in sorted(_affinity() if affinity is None else affinity):
+    for cpu in sorted(allowed_cpus() if affinity is None else affinity):
         for folder in sorted((root / f"sys/devices/system/cpu/cpu{cpu}/cache").glob("index*")):
             level, kind = _word(folder / "level"), _word(folder / "type")
             size, shared = _word(folder / "size"), _word(folder / "shared_cpu_list")
@@ -309,11 +296,6 @@ def give_way(by: int = 5) -> None:
             os.setpriority(os.PRIO_PROCESS, thread, nice)
 
 
-def seconds() -> float:
-    """A clock that never goes back, in seconds; only differences mean something."""
-    return time.perf_counter()
-
-
 def resident_bytes(root: Path = ROOT) -> int:
     """Physical memory that this process holds now. Raises Unsupported without /proc/self/status."""
     return _status_bytes(root, "VmRSS")
@@ -325,12 +307,6 @@ def peak_memory_bytes(root: Path = ROOT) -> int:
     Not getrusage: its figure passes through fork and exec, so a child of a large parent reports the parent.
     """
     return _status_bytes(root, "VmHWM")
-
-
-def _affinity() -> frozenset[int]:
-    if sys.platform == "linux":
-        return frozenset(os.sched_getaffinity(0))  # a cpuset cgroup shows here too
-    return frozenset(range(os.cpu_count() or 1))
 
 
 def _total_memory_bytes(root: Path) -> int:

@@ -8,7 +8,7 @@ import os
 import select
 from typing import IO
 
-from groschen import machine
+from groschen import clock
 
 
 class Closed(Exception):
@@ -24,7 +24,7 @@ class TooLong(Exception):
 
 
 class Lines:
-    """Both ends of a conversation. Deadlines are times of `machine.seconds()`."""
+    """Both ends of a conversation. Deadlines are times of `clock.seconds()`."""
 
     def __init__(self, to: IO[bytes], back: IO[bytes], max_bytes: int) -> None:
         self._to, self._back, self._max_bytes = to.fileno(), back.fileno(), max_bytes
@@ -72,6 +72,6 @@ def _wait(descriptor: int, event: int, deadline: float) -> None:
     """Return when the descriptor may be used. Raises TimeUp."""
     poll = select.poll()
     poll.register(descriptor, event)
-    left = deadline - machine.seconds()
+    left = deadline - clock.seconds()
     if left <= 0 or not poll.poll(left * 1000):
         raise TimeUp

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from groschen import machine
+from groschen import clock
 from groschen.errors import BadRequest, Unsupported
 from groschen.tasks.walls import WALLS, Process, Wall, python
 
@@ -209,7 +209,7 @@ def _inside() -> str:
 
 def _watch(process: Process, stdin: bytes, limits: Limits) -> Outcome:
     """Feed and read a process until it closes its output, is late or says too much."""
-    started = machine.seconds()
+    started = clock.seconds()
     deadline = started + limits.seconds
     outputs = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
     out, err = outputs.values()
@@ -223,9 +223,9 @@ def _watch(process: Process, stdin: bytes, limits: Limits) -> Outcome:
         selector.register(process.stderr, selectors.EVENT_READ)
         open_outputs = 2
         while open_outputs and not timed_out and not output_exceeded:
-            left = deadline - machine.seconds()
+            left = deadline - clock.seconds()
             ready = selector.select(left) if left > 0 else []
-            timed_out = not ready and deadline <= machine.seconds()
+            timed_out = not ready and deadline <= clock.seconds()
             for key, event in ready:
                 if event & selectors.EVENT_WRITE:
                     rest = _fed(key.fd, rest)
@@ -241,8 +241,8 @@ def _watch(process: Process, stdin: bytes, limits: Limits) -> Outcome:
             output_exceeded = len(out) + len(err) > limits.output_bytes
     if timed_out or output_exceeded:
         process.kill()
-    status = process.wait(_KILLED_SECONDS if timed_out or output_exceeded else deadline - machine.seconds())
-    timed_out = timed_out or machine.seconds() >= deadline
+    status = process.wait(_KILLED_SECONDS if timed_out or output_exceeded else deadline - clock.seconds())
+    timed_out = timed_out or clock.seconds() >= deadline
     return Outcome(
         stdout=bytes(out[: limits.output_bytes]),
         stderr=bytes(err[: limits.output_bytes]),
@@ -250,7 +250,7 @@ def _watch(process: Process, stdin: bytes, limits: Limits) -> Outcome:
         timed_out=timed_out,
         memory_exceeded=status != 0 and err.rstrip().rsplit(b"\n", 1)[-1].startswith(b"MemoryError"),
         output_exceeded=output_exceeded,
-        seconds=machine.seconds() - started,
+        seconds=clock.seconds() - started,
     )
 
 

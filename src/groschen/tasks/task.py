@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from groschen import machine
+from groschen import clock
 from groschen.errors import BadRequest
 from groschen.records import Problem, Split, Verdict
 from groschen.tasks.splits import Shares
@@ -83,13 +83,13 @@ def judge(task: Task, problem: Problem, text: str) -> Verdict:
 
     This is the one place where an exception of a verifier is caught.
     """
-    start = machine.seconds()
+    start = clock.seconds()
     try:
         verdict = _well_formed(task.verify(problem, text))
     except Exception as broken:  # noqa: BLE001 - whatever a task's author wrote may raise: kept as data
         why = f"{type(broken).__name__}: {broken}{_place(broken)}"
         verdict = Verdict(reward=0.0, passed=False, error=_whole(why))
-    return replace(verdict, seconds=machine.seconds() - start)
+    return replace(verdict, seconds=clock.seconds() - start)
 
 
 def with_instruction(problem: Problem, instruction: str) -> Problem:

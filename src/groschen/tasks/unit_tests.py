@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
 
-from groschen import machine
+from groschen import clock
 from groschen.errors import BadRequest, GroschenError
 from groschen.records import Problem, Verdict
 from groschen.tasks.judging import texts_of
@@ -125,7 +125,7 @@ def _try_cases(sandbox: Sandbox, limits: Limits, code: str, cases: Sequence[tupl
     whys: list[str | None] = []
     with sandbox.start(["cases"], limits) as process:
         lines = _ready(process)
-        deadline = machine.seconds() + limits.seconds
+        deadline = clock.seconds() + limits.seconds
         try:
             lines.send({"source": code, "inputs": [given for given, _ in cases]}, deadline)
             for _, expected in cases:
@@ -141,7 +141,7 @@ def _try_tests(sandbox: Sandbox, limits: Limits, code: str, tests: Sequence[str]
     whys: list[str | None] = []
     with sandbox.start(["functions"], limits) as process, sandbox.start(["tests"], limits) as judge:
         program, author = _ready(process), _ready(judge)
-        deadline = machine.seconds() + limits.seconds
+        deadline = clock.seconds() + limits.seconds
         try:
             program.send({"source": code}, deadline)
             known = _read(program.receive(deadline), {"names": dict}, {"raised": str, "text": str})
@@ -180,7 +180,7 @@ def _ready(process: Process) -> Lines:
     """The pipes to a process that has started and met no foreign code yet. Raises NotStarted."""
     lines = Lines(process.stdin, process.stdout, _MAX_LINE)
     try:
-        lines.receive(machine.seconds() + _START_SECONDS)
+        lines.receive(clock.seconds() + _START_SECONDS)
     except (Closed, TimeUp, TooLong) as error:
         raise NotStarted("a process in the sandbox did not start") from error
     return lines

@@ -12,7 +12,7 @@ import sys
 import threading
 from functools import cache
 
-from groschen import machine
+from groschen import clock
 from groschen.errors import GroschenError
 from groschen.tasks.lines import Closed, Lines, TimeUp, TooLong
 
@@ -97,14 +97,14 @@ class _Worker:
         self._lines = Lines(self._process.stdin, self._process.stdout, _MAX_LINE)
         try:
             self._lines.receive(
-                machine.seconds() + _START_SECONDS
+                clock.seconds() + _START_SECONDS
             )  # ready: imports do not count as the job's
         except (Closed, TimeUp) as failed:
             self.kill()
             raise Broke(f"{' '.join(command)} did not start") from failed
 
     def ask(self, job: object, seconds: float) -> dict[str, object]:
-        deadline = machine.seconds() + seconds
+        deadline = clock.seconds() + seconds
         try:
             self._lines.send(job, deadline)
             said = json.loads(self._lines.receive(deadline))
@@ -126,4 +126,4 @@ class _Worker:
 @cache
 def workers_of(module: str) -> Workers:
     """The one pool of this process for a module: one worker for each usable core, at most four."""
-    return Workers(module, min(4, machine.usable_cores()))
+    return Workers(module, min(4, clock.usable_cores()))

@@ -11,7 +11,8 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "groschen"
 
 # From the ground to the door. A name that ends with "/" is a room; its files stand in ORDER_IN_ROOM.
-ROOMS = ["__init__", "errors", "records", "ranges", "config", "cgroups", "clock", "machine", "heap", "roofs",
+ROOMS = ["__init__", "errors", "files", "records", "ranges", "config", "cgroups", "clock", "machine",
+         "heap", "roofs",
          "energy", "prices", "ledger", "bill",
          "model/", "text/", "engine/", "plan_memory", "plan_time", "plan",
          "runs/", "tasks/", "rollout", "evals/", "live_words", "live", "trackers", "train/",

@@ -221,7 +221,7 @@ def test_old_names_in_special_tokens_map_are_read(tmp_path: Path) -> None:
         ("tokenizer.json", b'{"version": "1.0", "mo', "tokenizer.json is no JSON.*truncated"),
         ("tokenizer.json", b"{}", "is no tokenizer that the tokenizers library reads"),
         ("tokenizer.json", b"\xff\xfe", "is no UTF-8"),
-        ("tokenizer_config.json", b"[]", "holds a list; expected an object"),
+        ("tokenizer_config.json", b"[]", "holds a JSON list, expected an object"),
         ("tokenizer_config.json", b"{", "tokenizer_config.json is no JSON"),
         (
             "tokenizer_config.json",

@@ -22,12 +22,13 @@ from huggingface_hub.errors import (
 from torch import Tensor
 
 from groschen.errors import BadFile
+from groschen.files import open_regular
 from groschen.model.gguf_checkpoint import GgufCheckpoint
 from groschen.model.gguf_format import MAGIC
-from groschen.model.safetensors_folder import SafetensorsFolder, open_file
+from groschen.model.safetensors_folder import SafetensorsFolder
 
 BUILT_IN = "penny"  # the model in the package
-_BUILT_IN_FOLDER = Path(__file__).parents[1] / "penny"
+BUILT_IN_FOLDER = Path(__file__).parents[1] / "penny"
 _RUN_MARK = "manifest.json"  # what a run folder has and a model folder has not
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WANTED_FROM_HUB = ["*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
@@ -69,7 +70,7 @@ def open_checkpoint(source: str) -> Checkpoint:
     """
     path = Path(source).expanduser()
     if source == BUILT_IN and not path.exists():
-        path = _BUILT_IN_FOLDER
+        path = BUILT_IN_FOLDER
     if (path / _RUN_MARK).is_file():
         path = _best_of_run(path)
     if path.is_dir():
@@ -119,7 +120,7 @@ def copy_weights(model_tensors: Mapping[str, Tensor], checkpoint: Checkpoint) ->
 
 
 def _open_file(path: Path) -> Checkpoint:
-    with open_file(path) as file:
+    with open_regular(path) as file:
         magic = file.read(len(MAGIC))
     if path.suffix == ".safetensors":
         raise BadFile(f"{path} is one weight file; give the folder that holds it with its config.json")

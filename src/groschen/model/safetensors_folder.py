@@ -6,7 +6,6 @@ would count as memory of the process until it ends, twice the weights at the pea
 Source: the safetensors format description (8 bytes of header length, JSON, data).
 """
 
-import io
 import json
 import math
 import os
@@ -20,10 +19,12 @@ import torch
 from torch import Tensor
 
 from groschen.errors import BadFile, Unsupported
+from groschen.files import is_there, open_regular, read_object
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+_COMPLETE = "get the folder again, complete"
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -53,7 +54,7 @@ class SafetensorsFolder:
         Raises BadFile if a file is missing, truncated, corrupt or does not fit the others.
         """
         self.source = source
-        self.config: dict[str, Any] = read_json(source / "config.json")
+        self.config: dict[str, Any] = read_object(source / "config.json")
         self._places: dict[str, _Place] = {}
         for path, expected in _weight_files(source).items():
             found = _read_header(path)
@@ -113,7 +114,7 @@ def _read(name: str, place: _Place, start: int, stop: int) -> Tensor:
         )
     dtype = DTYPES[place.dtype]
     numbers = torch.empty(stop - start, dtype=dtype)
-    with open_file(place.path) as file:
+    with open_regular(place.path) as file:
         file.seek(place.offset + start * dtype.itemsize)
         num_read = file.readinto(numbers.view(torch.uint8).numpy().data) if stop > start else 0
     if num_read != numbers.nbytes:
@@ -121,36 +122,11 @@ def _read(name: str, place: _Place, start: int, stop: int) -> Tensor:
     return numbers
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in the file `path`. Raises BadFile if it is missing or isn't one."""
-    with open_file(path) as file:
-        raw = file.read()
-    try:
-        content = json.loads(raw)
-    except ValueError as error:  # of the JSON or of its UTF-8
-        raise BadFile(f"{path} is not valid JSON ({error}); get the file again") from error
-    except RecursionError as error:
-        raise BadFile(f"{path} is nested too deeply for a file of a model; get the file again") from error
-    if not isinstance(content, dict):
-        raise BadFile(f"{path} holds a JSON {type(content).__name__}, expected an object; get the file again")
-    return content
-
-
-def open_file(path: Path) -> io.BufferedReader:
-    """The file `path`, open for reading bytes. Raises BadFile if it cannot be opened."""
-    try:
-        return path.open("rb")
-    except FileNotFoundError as error:
-        raise BadFile(f"{path} is missing; get the folder again, complete") from error
-    except OSError as error:
-        raise BadFile(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
-
-
 def _weight_files(folder: Path) -> dict[Path, set[str]]:
     """The weight files of a folder, each with the tensor names that the index expects in it."""
-    if (folder / SINGLE_FILE).exists():
+    if is_there(folder / SINGLE_FILE):
         return {folder / SINGLE_FILE: set()}
-    if not (folder / INDEX_FILE).exists():
+    if not is_there(folder / INDEX_FILE):
         pickles = sorted(path.name for path in folder.glob("*.bin"))
         hint = (
             f"; {pickles[0]} is a pickle, which is never read: convert it to safetensors" if pickles else ""
@@ -158,7 +134,7 @@ def _weight_files(folder: Path) -> dict[Path, set[str]]:
         raise BadFile(
             f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}{hint or '; get the folder again, complete'}"
         )
-    weight_map = read_json(folder / INDEX_FILE).get("weight_map")
+    weight_map = read_object(folder / INDEX_FILE).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise BadFile(f"{folder / INDEX_FILE} has no 'weight_map'; get the file again")
     files: dict[Path, set[str]] = {}
@@ -179,7 +155,7 @@ def _weight_files(folder: Path) -> dict[Path, set[str]]:
 
 
 def _read_header(path: Path) -> dict[str, _Place]:
-    with open_file(path) as file:
+    with open_regular(path, _COMPLETE) as file:
         size = os.fstat(file.fileno()).st_size
         if size < 8:
             raise BadFile(f"{path} is truncated: it has {size} bytes and no header; get the file again")

@@ -4,7 +4,6 @@ Leaves out: downloading, weights, and `tokenizer.model` (a SentencePiece file wi
 refused with the line that converts it).
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from groschen.errors import BadFile
+from groschen.files import is_there, parse_object, read_object, read_text
 from groschen.model.gguf_format import read_gguf
 from groschen.text.bundle import (
     GENERATION_CONFIG,
@@ -94,15 +94,15 @@ def _from_folder(folder: Path) -> Text:
 
 def _read_backend(folder: Path) -> Backend:
     path = folder / TOKENIZER
-    if not path.is_file():
+    if not is_there(path):
         if (folder / "tokenizer.model").is_file():
             raise BadFile(
                 f"{folder} has only tokenizer.model; expected {TOKENIZER}: write it once with transformers, "
                 f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
             )
         raise BadFile(f"{folder} has no {TOKENIZER}; copy it from where the model came from")
-    content = _read_text(path)
-    _parsed(path, content)
+    content = read_text(path)
+    parse_object(content, path)
     try:
         return Backend.from_str(content)
     except Exception as error:  # the library raises bare Exception for every fault in a file
@@ -180,10 +180,10 @@ def _templates(folder: Path, settings: Json) -> dict[str, str]:
             "templates; get it again"
         )
     sources: dict[str, str] = dict(written)
-    if (folder / TEMPLATE).is_file():
-        sources["default"] = _read_text(folder / TEMPLATE)
+    if is_there(folder / TEMPLATE):
+        sources["default"] = read_text(folder / TEMPLATE)
     for path in sorted((folder / MORE_TEMPLATES).glob("*.jinja")):
-        sources[path.stem] = _read_text(path)
+        sources[path.stem] = read_text(path)
     return sources
 
 
@@ -221,27 +221,4 @@ def _ids(value: object) -> Iterator[int]:
 
 def _read_json(path: Path) -> Json:
     """The object in a file that may be missing; then empty."""
-    return _parsed(path, _read_text(path)) if path.is_file() else {}
-
-
-def _parsed(path: Path, content: str) -> Json:
-    try:
-        value = json.loads(content)
-    except json.JSONDecodeError as error:
-        raise BadFile(f"{path} is no JSON: {error}; it may be truncated: get it again") from error
-    except RecursionError as error:
-        raise BadFile(f"{path} is nested too deeply for a file of a model; get it again") from error
-    if not isinstance(value, dict):
-        raise BadFile(f"{path} holds a {type(value).__name__}; expected an object: get it again")
-    return value
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BadFile(
-            f"{path} is no UTF-8 text ({error.reason} at byte {error.start}); get it again"
-        ) from error
-    except OSError as error:
-        raise BadFile(f"{path} can't be read: {error.strerror}; check the path and its rights") from error
+    return read_object(path) if is_there(path) else {}

@@ -11,12 +11,11 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "groschen"
 
 # From the ground to the door. A name that ends with "/" is a room; its files stand in ORDER_IN_ROOM.
-ROOMS = ["__init__", "errors", "files", "records", "ranges", "config", "cgroups", "clock", "machine",
-         "heap", "roofs",
-         "energy", "prices", "ledger", "bill",
+ROOMS = ["__init__", "errors", "commands", "files", "records", "ranges", "config", "cgroups", "clock",
+         "machine", "heap", "roofs", "energy", "prices", "ledger", "bill",
          "model/", "text/", "engine/", "plan_memory", "plan_time", "plan",
          "runs/", "tasks/", "rollout", "evals/", "live_words", "live", "trackers", "train/",
-         "serve/", "export", "doctor", "chat_terminal", "cli", "__main__"]  # fmt: skip
+         "serve/", "export", "doctor", "chat_terminal", "flags", "cli", "__main__"]  # fmt: skip
 ORDER_IN_ROOM = {
     "model/": """
         shapes rope config flops kvcache
@@ -41,7 +40,7 @@ ORDER_IN_ROOM = {
         answers combined mathematics patterns sandbox json_schema unit_tests verifiers
         overlap trials usual check check_table user_file jsonl_task reasoning_gym countdown load""",
     "evals/": """
-        quantiles stats comparison evaluate command
+        quantiles stats comparison wording evaluate command
         markup report_data format_control report_text figures report_results report_cost report_curves
         report_examples report_facts report_headline report""",
     "train/": """

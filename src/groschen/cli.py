@@ -14,8 +14,10 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from groschen import __version__
 from groschen.errors import GroschenError, UsageError
+from groschen.flags import PATH, within
 
 EXIT_CTRL_C = 130  # 128 + SIGINT, as shells report it
+_SEED = within(least=-(2**63), most=2**63 - 1)
 
 app = App(
     name="groschen",
@@ -68,7 +70,7 @@ def chat(model: str, /, *, weights: Literal["bf16", "int8", "int4"] = "bf16") ->
 @app.command
 def export(
     model: str,
-    target: Path,
+    target: Annotated[Path, PATH],
     /,
     *,
     format: Literal["hf", "gguf"] = "hf",
@@ -102,17 +104,17 @@ def export(
 def serve(
     *models: str,
     host: str = "127.0.0.1",
-    port: int = 8000,
+    port: Annotated[int, within(least=0, most=65_535)] = 8000,
     name: Annotated[tuple[str, ...], Parameter(name="--name", negative=())] = (),
-    keys: Path | None = None,
+    keys: Annotated[Path | None, PATH] = None,
     make_key: str | None = None,
     weights: Literal["bf16", "int8", "int4"] = "bf16",
-    speculate: int = 0,
+    speculate: Annotated[int, within(least=0, most=1_000)] = 0,
     follow: Annotated[bool, Parameter(negative=())] = False,
-    max_rows: int = 64,
-    max_queue: int = 1024,
-    max_body: int = 8 * 1024 * 1024,
-    drain: float = 30.0,
+    max_rows: Annotated[int, within(least=1, most=100_000)] = 64,
+    max_queue: Annotated[int, within(least=1, most=1_000_000)] = 1024,
+    max_body: Annotated[int, within(least=1024, most=2**31)] = 8 * 1024 * 1024,
+    drain: Annotated[float, within(least=0, most=86_400)] = 30.0,
     log_prompts: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Put models behind OpenAI's API, with a page to talk to them.
@@ -166,10 +168,10 @@ def train(
     /,
     *,
     model: str | None = None,
-    out: Path | None = None,
-    seed: int | None = None,
+    out: Annotated[Path | None, PATH] = None,
+    seed: Annotated[int | None, _SEED] = None,
     set: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
-    resume: Path | None = None,
+    resume: Annotated[Path | None, PATH] = None,
     budget: str | None = None,
 ) -> None:
     """Teach a model a task by reinforcement learning, measure it before and after, and write a report.
@@ -218,12 +220,12 @@ def evaluate(
     task: str,
     split: Literal["dev", "test"] = "test",
     against: str | None = None,
-    samples: int = 4,
-    problems: int | None = None,
-    max_tokens: int = 512,
-    temperature: float = 1.0,
-    seed: int = 0,
-    out: Path | None = None,
+    samples: Annotated[int, within(least=1, most=10_000)] = 4,
+    problems: Annotated[int | None, within(least=1)] = None,
+    max_tokens: Annotated[int, within(least=1, most=10_000_000)] = 512,
+    temperature: Annotated[float, within(least=1e-4, most=100, zero="the most probable token")] = 1.0,
+    seed: Annotated[int, _SEED] = 0,
+    out: Annotated[Path | None, PATH] = None,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Measure a model on held-out problems, with intervals; two models with a paired test.
@@ -270,7 +272,7 @@ def evaluate(
 
 
 @app.command
-def report(run: Path, /, *, format_control: Path | None = None) -> None:
+def report(run: Annotated[Path, PATH], /, *, format_control: Annotated[Path | None, PATH] = None) -> None:
     """Write the report of a run anew: one HTML page in its folder.
 
     Parameters
@@ -289,7 +291,10 @@ def report(run: Path, /, *, format_control: Path | None = None) -> None:
 
 
 @app.command
-def check(task: str, /, *, limit: int = 200, json: Annotated[bool, Parameter(negative=())] = False) -> None:
+def check(
+    task: str, /, *, limit: Annotated[int, within(least=0)] = 200,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> None:  # fmt: skip
     """Try a task's verifier on answers whose verdict is known, before anything is trained.
 
     Parameters
@@ -322,7 +327,7 @@ def plan(
     *,
     model: str | None = None,
     set: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
-    tokens: int | None = None,
+    tokens: Annotated[int | None, within(least=1)] = None,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Say what a recipe will take on this machine before it starts: time, memory and cost.

@@ -47,7 +47,6 @@ def test_scripts_get_one_object_and_the_records_of_each_model(
     ("arguments", "sentence"),
     [
         (["--against", "penny"], "compared with itself"),
-        (["--samples", "0"], "1 or more"),
         (["--temperature", "0"], "take --samples 1"),
         (["--out", "."], "exists; name a new folder"),
     ],
@@ -57,3 +56,15 @@ def test_what_cannot_be_measured_is_refused(
 ) -> None:
     assert cli.run(["eval", "penny", "--task", "countdown", *arguments]) == 1
     assert sentence in capsys.readouterr().err
+
+
+def test_what_cannot_be_known_is_a_dash_or_a_reason_and_never_nan(
+    other: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    one = ("--task", "countdown", "--problems", "1", "--samples", "3", "--max-tokens", "48")
+    assert cli.run(["eval", other, "--against", "penny", *one]) == 0
+    out = capsys.readouterr().out
+    assert "nan" not in out and "pass@3" in out
+    last = " ".join(out.split()).rpartition("gain")[2]
+    assert last == " +0.0 points (95 % interval -95.0 to +95.0), paired over 1 problem, p = 1"

@@ -89,7 +89,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
 
 def test_an_existing_run_is_not_begun_again(tmp_path: Path) -> None:
     create_run(tmp_path / "run", MANIFEST, RECIPE).close()
-    with pytest.raises(BadRequest, match=r"holds a run already; go on with it .--resume"):
+    with pytest.raises(BadRequest, match=r"holds a run already; go on with it \(groschen train --resume "):
         create_run(tmp_path / "run", MANIFEST, RECIPE)
 
 

@@ -1,11 +1,13 @@
 """What `groschen train` makes of what was typed."""
 
+import io
 from pathlib import Path
 
 import pytest
 
-from groschen.errors import BadRequest, UsageError
-from groschen.train.command import _short, recipe_of
+from groschen.errors import BadFile, BadRequest, GroschenError, UsageError
+from groschen.runs.budget import Spent
+from groschen.train.command import _own_folder, _short, begin, conclusion, recipe_of
 
 
 @pytest.mark.parametrize(
@@ -50,3 +52,44 @@ def test_paths_in_a_recipe_file_are_looked_for_beside_it(tmp_path: Path) -> None
     (tmp_path / "bad.toml").write_text('task = "countdown"\nmodel = "penny"\nnum_step = 3\n')
     with pytest.raises(BadRequest, match="num_steps"):
         recipe_of(str(tmp_path / "bad.toml"), None, ())
+
+
+def test_two_trainings_that_begin_at_once_have_their_own_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = recipe_of("countdown", None, ())
+    folders = [_own_folder(recipe) for _ in range(3)]
+    assert [folder.name for folder in folders] == [
+        "countdown-penny",
+        "countdown-penny-2",
+        "countdown-penny-3",
+    ]
+
+
+def test_a_training_that_is_refused_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(GroschenError, match="budget"):
+        begin("countdown", None, None, ['budget="3 pounds"'], io.StringIO())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_stands_in_the_place_of_the_folder_of_runs_is_a_sentence(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if kind == "file":
+        (tmp_path / "runs").write_text("")
+    else:
+        (tmp_path / "runs").symlink_to("nowhere")
+    with pytest.raises(BadFile, match=r"^runs.* could not be written"):
+        begin("countdown", None, None, (), io.StringIO())
+
+
+def test_only_a_run_with_a_checkpoint_can_be_talked_to(tmp_path: Path) -> None:
+    folder = tmp_path / "a run"
+    (folder / "checkpoints").mkdir(parents=True)
+    assert not any("talk to it" in line for line in conclusion(folder, Spent()))
+    (folder / "checkpoints" / "step-000002").mkdir()
+    assert f"talk to it: groschen chat '{folder}'" in conclusion(folder, Spent())

@@ -4,6 +4,7 @@ Both models get the same problems and the same noise; the answer is a table for 
 (docs/json.md). Leaves out parsing flags (cli.py) and statistics (stats.py, comparison.py).
 """
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from rich.table import Table
 from groschen.engine.engine import EngineConfig
 from groschen.engine.open import open_engine
 from groschen.errors import BadRequest
+from groschen.evals import wording
 from groschen.evals.comparison import compare, comparison_json, summarise, summary_json
 from groschen.evals.evaluate import EVALUATION_SALT, records_of
 from groschen.records import EvalRecord, SamplingParams, Split
@@ -138,20 +140,13 @@ def as_table(answer: Answer) -> Table:
         found = summarise(records)
         table.add_row(
             model,
-            f"{found.pass_at_1.value:.1%} ({found.pass_at_1.low:.1%} to {found.pass_at_1.high:.1%})",
-            f"{found.pass_at_k.get(question.num_samples, float('nan')):.1%}",
-            "-" if found.lenient is None else f"{found.lenient.value:.1%}",
-            f"{found.truncated:.1%}",
+            wording.with_interval(found.pass_at_1),
+            wording.share(found.pass_at_k.get(question.num_samples, math.nan)),
+            wording.DASH if found.lenient is None else wording.share(found.lenient.value),
+            wording.share(found.truncated),
             str(found.num_errors),
             f"{found.mean_tokens:.0f}",
         )
     if len(answer.models) == 2:
-        base, trained = answer.models.values()
-        paired = compare(base, trained)
-        gain = paired.paired
-        table.caption = (
-            f"gain {100 * gain.gain:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}), paired "
-            f"over {gain.num_problems} problems, p = {gain.p_value:.2g}; with this many a gain of "
-            f"{100 * paired.smallest_detectable:.1f} points would be found four times in five"
-        )
+        table.caption = wording.comparison(compare(*answer.models.values()))
     return table

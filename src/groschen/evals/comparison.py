@@ -40,7 +40,7 @@ class Summary:
     num_completions: int  # graded or not
     k: int  # completions of a problem, the most that one has
     pass_at_1: Estimate  # mean over problems of the share that passed, clustered by problem
-    pass_at_k: Mapping[int, float]  # of 1, 2, 4, ... up to k, unbiased, over problems with so many graded
+    pass_at_k: Mapping[int, float]  # of 1, 2, 4, ... and k, unbiased, over problems with so many graded
     maj_at_k: float  # the answer that most completions of a problem give; NaN where no answers are recorded
     lenient: Estimate | None  # right if the answer may stand anywhere; None: the verifier does not tell
     format: Estimate | None  # the answer stood where it was asked for; None: the verifier does not tell
@@ -114,7 +114,7 @@ def summarise(records: Sequence[EvalRecord]) -> Summary:
         num_completions=len(records),
         k=k,
         pass_at_1=clustered_share(_values(graded, lambda record: float(record.passed))),
-        pass_at_k={size: _mean_pass_at_k(graded, size) for size in _powers_of_two(k)},
+        pass_at_k={size: _mean_pass_at_k(graded, size) for size in sorted({*_powers_of_two(k), k} - {0})},
         maj_at_k=_mean_maj_at_k(graded),
         lenient=_share_of_part(graded, "lenient"),
         format=_share_of_part(graded, "format"),

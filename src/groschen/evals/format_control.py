@@ -4,13 +4,18 @@ Takes that run's test answers into the run that is reported on. Leaves out the t
 `groschen train` with `rewards.source = "format"`.
 """
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
+from groschen.commands import command
+from groschen.config import read_toml
 from groschen.errors import BadFile, BadRequest
 from groschen.evals.report_data import FORMAT_ONLY, TRAINED
 from groschen.model.atomic import replaced_file
+from groschen.records import EvalRecord
+from groschen.runs.journal import read_journal
 from groschen.runs.manifest import read_manifest
 
 
@@ -40,23 +45,18 @@ def take_format_control(run: Path, control: Path) -> Path:
         raise BadRequest(f"{control} is no control of {run}: {', '.join(others)} differ; set them alike")
     source = control / "evaluations" / f"{TRAINED}-test.jsonl"
     target = run / "evaluations" / f"{FORMAT_ONLY}-test.jsonl"
-    try:
-        content = source.read_bytes()
-    except FileNotFoundError as error:
-        raise BadFile(f"{control} has no test answers yet; let it finish with --resume") from error
+    records = read_journal(source, EvalRecord)
+    if not records:
+        go_on = command("train", "--resume", control)
+        raise BadFile(f"{control} has no test answers yet; let it finish: {go_on}")
     with replaced_file(target) as file:
-        file.write(content)
+        file.writelines(msgspec.json.encode(record) + b"\n" for record in records)
     return target
 
 
 def _settings(run: Path) -> dict[str, object]:
     """Every setting of config.toml under its dotted name."""
-    path = run / "config.toml"
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadFile(f"{path} cannot be read ({error}); restore it from a copy of the run") from error
-    return dict(_flat(found, ""))
+    return dict(_flat(read_toml(run / "config.toml"), ""))
 
 
 def _flat(table: Mapping[str, object], before: str) -> list[tuple[str, object]]:

@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 )
 from torch import Tensor
 
+from groschen.commands import command
 from groschen.errors import BadFile
 from groschen.files import open_regular
 from groschen.model.gguf_checkpoint import GgufCheckpoint
@@ -91,7 +92,9 @@ def _best_of_run(run: Path) -> Path:
         return (run / "best").resolve()
     found = sorted((run / "checkpoints").glob("step-??????"))
     if not found:
-        raise BadFile(f"the run in {run} has no checkpoint yet; let it go on: groschen train --resume {run}")
+        raise BadFile(
+            f"the run in {run} has no checkpoint yet; let it go on: {command('train', '--resume', run)}"
+        )
     return found[-1]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
 
+from groschen.commands import command
 from groschen.config import build, digest, flatten, read_toml, to_toml
 from groschen.errors import BadFile, BadRequest
 from groschen.model.atomic import new_folder, write_synced
@@ -133,7 +134,8 @@ def create_run(folder: Path, manifest: Manifest, config: object) -> Run:
         )
     if is_run(folder):
         raise BadRequest(
-            f"{folder} holds a run already; go on with it (--resume {folder}) or choose another folder"
+            f"{folder} holds a run already; go on with it ({command('train', '--resume', folder)}) or choose "
+            "another folder"
         )
     if folder.is_dir() and any(folder.iterdir()):
         raise BadRequest(f"{folder} is not empty and not a run; choose another folder")

@@ -7,7 +7,9 @@ once. Leaves out the flags themselves (`cli.py`) and everything a request meets 
 import asyncio
 import gc
 import ipaddress
+import json
 import logging
+import shlex
 import signal
 import socket
 import sys
@@ -233,15 +235,14 @@ def _welcome(host: Host, address: str, has_keys: bool, seconds: float) -> str:
     key = " -H 'Authorization: Bearer KEY'" if has_keys else ""
     chats = next((each for each in host.models if each.opened.text.template is not None), None)
     if chats is not None:
-        path, body = (
-            "chat/completions",
-            f'{{"model": "{chats.name}", "messages": [{{"role": "user", "content": "{_question(chats)}"}}]}}',
-        )
+        messages = [{"role": "user", "content": _question(chats)}]
+        path, body = "chat/completions", json.dumps({"model": chats.name, "messages": messages})
     else:
-        path, body = "completions", f'{{"model": "{host.models[0].name}", "prompt": "Once upon"}}'
+        path, body = "completions", json.dumps({"model": host.models[0].name, "prompt": "Once upon"})
+    url, content = shlex.quote(f"{address}/v1/{path}"), shlex.quote(body)
     lines += [
         f"  page     {address}/",
         f"  API      {address}/v1   ({'a key is asked for' if has_keys else 'no key is asked for'})",
-        f"  try      curl {address}/v1/{path}{key} -H 'Content-Type: application/json' -d '{body}'",
+        f"  try      curl {url}{key} -H 'Content-Type: application/json' -d {content}",
     ]
     return "\n".join(lines)

@@ -5,16 +5,21 @@ Leaves out parsing flags (cli.py) and the recipe itself.
 
 import importlib.resources
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
+from groschen.commands import command
 from groschen.config import build, read_toml
 from groschen.errors import UsageError
+from groschen.evals import wording
 from groschen.evals.comparison import compare
 from groschen.evals.report import write_report
 from groschen.live_words import duration, money
 from groschen.records import EvalRecord
 from groschen.runs.budget import Spent
+from groschen.runs.checkpoints import Checkpoints
+from groschen.runs.disk import not_written
 from groschen.runs.folder import RunPaths
 from groschen.runs.journal import read_journal
 from groschen.train.alarms import RunStopped
@@ -30,8 +35,16 @@ _RUNS = Path("runs")
 def begin(source: str, model: str | None, out: Path | None, overrides: Sequence[str], stderr: TextIO) -> Path:
     """Train on a task or by a recipe file in a new run folder. Returns the report's path."""
     recipe = recipe_of(source, model, overrides)
-    folder = out or _free_folder(recipe)
-    return _run(new_session(recipe, folder, stderr), stderr)
+    if out is not None:
+        return _run(new_session(recipe, out, stderr), stderr)
+    folder = _own_folder(recipe)
+    try:
+        session = new_session(recipe, folder, stderr)
+    finally:
+        with suppress(OSError):  # it holds the run, unless that was refused
+            folder.rmdir()
+            _RUNS.rmdir()
+    return _run(session, stderr)
 
 
 def go_on(folder: Path, overrides: Sequence[str], stderr: TextIO) -> Path:
@@ -72,13 +85,23 @@ def _resolve(given: dict[str, object], folder: Path) -> None:
             given[name] = str(folder / value)
 
 
-def _free_folder(recipe: GrpoRecipe) -> Path:
-    """runs/TASK-MODEL, or with the first number behind it that is free."""
+def _own_folder(recipe: GrpoRecipe) -> Path:
+    """runs/TASK-MODEL, or with the first number behind it that is free; made empty at once, so that a second
+    command that starts meanwhile takes the next one.
+    """
     name = f"{_short(recipe.task)}-{_short(recipe.model)}"
     number = 1
-    while (folder := _RUNS / (name if number == 1 else f"{name}-{number}")).exists():
-        number += 1
-    return folder
+    while True:
+        folder = _RUNS / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError as error:
+            if not _RUNS.is_dir():  # a link to nowhere
+                raise not_written(_RUNS, error) from error
+            number += 1
+        except OSError as error:
+            raise not_written(folder, error) from error
 
 
 def _short(source: str) -> str:
@@ -106,7 +129,8 @@ def _run(session: Session, stderr: TextIO) -> Path:
     except KeyboardInterrupt as stop:
         session.save_if_whole()
         raise Interrupted(
-            f"stopped by {str(stop) or 'Ctrl-C'} and saved; go on with: groschen train --resume {folder}"
+            f"stopped by {str(stop) or 'Ctrl-C'} and saved; go on with: "
+            f"{command('train', '--resume', folder)}"
         ) from None
     finally:
         session.close()
@@ -117,25 +141,26 @@ def _run(session: Session, stderr: TextIO) -> Path:
 
 
 def conclusion(folder: Path, spent: Spent) -> list[str]:
-    """What a run came to, in three lines for people: gain, cost, and what can be done with it now."""
+    """What a run came to, in lines for people: gain, cost, and what can be done with it now."""
     base, trained = (
         read_journal(RunPaths(folder).evaluation(name), EvalRecord) for name in ("base-test", "best-test")
     )
     lines = []
     if base and trained:
         found = compare(base, trained)
-        before, after, gain = found.base.pass_at_1, found.trained.pass_at_1, found.paired
+        before, after, count = found.base.pass_at_1, found.trained.pass_at_1, found.paired.num_problems
         lines.append(
-            f"accuracy on {gain.num_problems} held-out problems: {before.value:.1%} before, "
-            f"{after.value:.1%} after; gain {100 * gain.gain:+.1f} points (95 % interval "
-            f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}); mean length {found.base.mean_tokens:.0f} "
-            f"before, {found.trained.mean_tokens:.0f} tokens after"
+            f"accuracy on {count} held-out problem{'s' if count != 1 else ''}: {wording.share(before.value)} "
+            f"before, {wording.share(after.value)} after; {wording.gain(found.paired)}; mean length "
+            f"{found.base.mean_tokens:.0f} before, {found.trained.mean_tokens:.0f} tokens after"
         )
     lines.append(
         f"it took {duration(spent.seconds)}, {spent.flops:.2g} FLOP and "
         f"{money(spent.money, spent.currency)}; what one may conclude is in the report"
     )
-    return [*lines, f"talk to it: groschen chat {folder}"]
+    if Checkpoints(folder).all():
+        lines.append(f"talk to it: {command('chat', folder)}")
+    return lines
 
 
 class Interrupted(KeyboardInterrupt):

@@ -4,11 +4,14 @@ import itertools
 import operator
 import random
 import re
+import time
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from groschen.errors import BadRequest
 from groschen.records import Problem, Split
@@ -194,3 +197,30 @@ def test_the_digest_changes_with_every_file_that_decides_verdicts(
     (tmp_path / "other.py").write_text("")
     monkeypatch.setattr(module, "__file__", str(tmp_path / "other.py"))
     assert countdown.digest(0, 3) != before
+
+
+def test_the_lenient_look_takes_no_quadratic_time() -> None:
+    start = time.perf_counter()
+    for text in (
+        "(" * 200_000,
+        "()" * 100_000,
+        "(-" * 100_000,
+        "1+" * 100_000,
+        ")" * 200_000,
+        "( 1" * 70_000,
+    ):
+        assert countdown.verify(NINE, text).parts["lenient"] is False
+    assert (
+        time.perf_counter() - start < 5
+    )  # tenths of a second; minutes if a search begins anew at each bracket
+
+
+@given(st.text("(1[+ -)]x5", max_size=30))
+def test_the_lenient_look_tries_what_starts_and_ends_as_an_expression(text: str) -> None:
+    tried: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(countdown, "read_expression", tried.append)
+        countdown.verify(NINE, text)
+    # One sign is left out by the pattern: it can be no solution of three numbers.
+    expected = re.findall(r"[(\[0-9][-+*/×·÷−–()\[\] 0-9]*[)\]0-9]", text)
+    assert [each for each in tried if len(each) > 1] == expected

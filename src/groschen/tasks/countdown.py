@@ -26,8 +26,10 @@ COUNTS = (3, 4)  # how many numbers a problem may have
 HELD_OUT = 500  # problems of the dev and of the test split
 TRAIN_OF_FOUR = 8000  # of some 200,000 that there are
 _TARGETS_PER_FOUR = 8  # taken of the targets that four numbers reach: more sets instead of more of one set
-# What may be an expression inside a text: starts with a number or a bracket, holds no letters.
-_CANDIDATE = re.compile(r"[(\[0-9][-+*/×·÷−–()\[\] 0-9]*[)\]0-9]")
+# What may hold an expression inside a text. Its ends are cut off by `strip`: a pattern that also says how an
+# expression starts and ends takes quadratic time in 30,000 brackets.
+_STRETCH = re.compile(r"[-+*/×·÷−–()\[\] 0-9]+")
+_NO_START, _NO_END = "-+*/×·÷−–)] ", "-+*/×·÷−–([ "
 _PROMPT = (
     "Make {target} from {numbers}. Use each number once, with + - * / and brackets. "
     "End with <answer>expression</answer>."
@@ -153,8 +155,8 @@ def _solves(problem: Problem, expression: Expression) -> bool:
 
 def _expressions(text: str) -> Iterator[Expression]:
     """Every stretch of a text behind its reasoning that is an expression."""
-    for candidate in _CANDIDATE.findall(slots.after_thinking(text) or text):
-        expression = read_expression(candidate)
+    for stretch in _STRETCH.findall(slots.after_thinking(text) or text):
+        expression = read_expression(stretch.lstrip(_NO_START).rstrip(_NO_END))
         if expression is not None:
             yield expression
 

@@ -18,6 +18,12 @@ from groschen.tasks.slots import Slot, after_thinking, anywhere, fill, last_fenc
         (Slot.BOXED, r"\boxed{12} and \boxed{13}", "13"),
         (Slot.BOXED, r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
         (Slot.BOXED, r"\boxed{\boxed{7}}", "7"),
+        (Slot.BOXED, r"\boxed {5}", "5"),
+        (Slot.BOXED, "\\boxed\n  {5}", "5"),
+        (Slot.BOXED, r"\boxed{4} and \boxed {5}", "5"),
+        (Slot.BOXED, r"\boxed {4} and \boxed{5", None),
+        (Slot.BOXED, r"\boxed 5", None),  # TeX would box one sign of it
+        (Slot.BOXED, r"\boxed (5)", None),
         (Slot.BOXED, r"\boxed{12", None),
         (Slot.BOXED, "boxed{12}", None),
         (Slot.HASHES, "18 - 3 = 15\n#### 15\nbye", "15"),

@@ -15,13 +15,14 @@ class Slot(StrEnum):
     """The place that a task asks for."""
 
     ANSWER = "answer"  # the last <answer>..</answer>
-    BOXED = "boxed"  # the last \boxed{..}, braces balanced
+    BOXED = "boxed"  # the last \boxed{..} or \boxed {..}, braces balanced
     HASHES = "hashes"  # the rest of the line after the last ####
     LAST_LINE = "last_line"  # the last line that is not empty
     WHOLE = "whole"  # all of it
 
 
 _BOX = "\\boxed{"
+_BOX_OPENS = re.compile(r"\\boxed\s*\{")  # TeX allows white space before the brace
 _PHRASE = re.compile(r"(?:answer is|answer:|antwort ist|antwort lautet|antwort:|ergebnis:)", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*$", re.MULTILINE)
 
@@ -53,7 +54,7 @@ def anywhere(text: str) -> Iterator[str]:
         said = rest[phrases[-1].end() :].strip().split("\n", 1)[0]
         yield said.strip().rstrip(".")
     line = _content(rest, Slot.LAST_LINE)
-    if line and not any(mark in line for mark in ("<answer>", _BOX, "####")):
+    if line and not _BOX_OPENS.search(line) and "<answer>" not in line and "####" not in line:
         yield line.strip()
 
 
@@ -110,16 +111,16 @@ def _tagged(text: str) -> str | None:
 
 
 def _boxed(text: str) -> str | None:
-    start = text.rfind(_BOX)
-    if start < 0:
+    ends = [match.end() for match in _BOX_OPENS.finditer(text)]
+    if not ends:
         return None
-    depth, at = 1, start + len(_BOX)
+    depth, at = 1, ends[-1]
     while at < len(text):
         if text[at] == "\\":
             at += 2  # \{ and \} are signs, not braces
             continue
         depth += {"{": 1, "}": -1}.get(text[at], 0)
         if depth == 0:
-            return text[start + len(_BOX) : at]
+            return text[ends[-1] : at]
         at += 1
     return None

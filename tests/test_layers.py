@@ -35,9 +35,10 @@ ORDER_IN_ROOM = {
         runner engine open""",
     "runs/": "disk budget manifest checkpoints journal lock folder rollouts",
     "tasks/": """
-        arithmetic lines numbers slots inside jsonl splits task judging worker_loop seccomp walls
+        arithmetic formats lines numbers slots inside jsonl splits task judging schemas worker_loop
+        seccomp walls
         mathematics_worker pattern_worker workers
-        answers combined mathematics patterns sandbox json_schema unit_tests verifiers
+        answers choice combined mathematics patterns sandbox json_schema unit_tests verifiers
         overlap trials usual check check_table user_file jsonl_task reasoning_gym countdown load""",
     "evals/": """
         quantiles stats comparison wording evaluate command

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from groschen.errors import BadRequest
 from groschen.tasks.json_schema import Json, read_json
+from groschen.tasks.patterns import Pattern
 from groschen.tasks.slots import Slot
 from verifier_samples import assert_keeps_its_own_key, problem
 
@@ -16,6 +17,13 @@ SCHEMA = {
     "additionalProperties": False,
 }
 BILL = {"total": 12.5, "currency": "EUR", "lines": [{"item": "tea", "price": 12.5}]}
+
+
+def nested_not(depth: int) -> dict[str, object]:
+    schema: dict[str, object] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"not": schema}
+    return schema
 
 
 def passed(verifier: Json, answer: object, text: str) -> bool:
@@ -98,9 +106,20 @@ def test_a_checker_that_would_pass_anything_is_refused() -> None:
         ({"type": "objekt"}, "no JSON Schema"),
         ({"properties": {"a": {"$ref": "https://example.org/a.json"}}}, "only its own parts"),
         ({"$ref": "file:///etc/passwd"}, "only its own parts"),
+        ({"$ref": "#/$defs/none"}, "has no such part"),
+        ({"properties": {"a": {"$ref": "#none"}}}, "has no such part"),
+        ({"$ref": "#"}, "in a circle"),
+        ({"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}]}}}, "in a circle"),
+        ({"$schema": 5}, "expected .*2020-12"),
+        ({"$schema": "https://example.org/mine"}, "expected .*2020-12"),
+        (nested_not(150), "inside each other"),
+        (nested_not(100_000), "inside each other"),
+        ({"properties": {"a": {"format": "currency"}}}, "'currency', which is not checked"),
+        ({"pattern": "("}, "no (JSON Schema|regular expression)"),
+        (5, "expected an object"),
     ],
 )
-def test_a_schema_that_is_none_or_lies_elsewhere_is_refused(schema: dict[str, object], words: str) -> None:
+def test_a_schema_that_can_not_be_checked_with_is_refused(schema: dict[str, object], words: str) -> None:
     with pytest.raises(BadRequest, match=words):
         Json(schema=schema)
 
@@ -108,6 +127,138 @@ def test_a_schema_that_is_none_or_lies_elsewhere_is_refused(schema: dict[str, ob
 def test_a_schema_may_refer_to_its_own_parts() -> None:
     verifier = Json(schema={"$defs": {"n": {"type": "integer"}}, "properties": {"a": {"$ref": "#/$defs/n"}}})
     assert passed(verifier, None, '{"a": 1}') and not passed(verifier, None, '{"a": "1"}')
+
+
+def test_a_schema_may_be_recursive_and_nested() -> None:
+    tree = {
+        "$defs": {
+            "tree": {"type": "array", "items": {"anyOf": [{"$ref": "#/$defs/tree"}, {"type": "integer"}]}}
+        },
+        "$ref": "#/$defs/tree",
+    }
+    assert passed(Json(schema=tree), None, "[1, [2, [3]]]") and not passed(
+        Json(schema=tree), None, '[1, ["2"]]'
+    )
+    assert passed(Json(schema=nested_not(40)), None, '"a"') and not passed(
+        Json(schema=nested_not(41)), None, '"a"'
+    )
+    assert passed(Json(schema={"properties": {"format": {"type": "string"}}}), None, '{"format": "currency"}')
+
+
+FORMATS = [
+    (
+        "date",
+        ["2024-02-29", "1999-12-31"],
+        ["not a date", "2023-02-29", "2024-1-1", "20240101", "2024-02-29T00:00:00Z"],
+    ),
+    (
+        "time",
+        ["10:30:00Z", "23:59:60Z", "10:30:00.5+02:00"],
+        ["10:30", "25:00:00Z", "10:30:00", "10:30:00+99:00"],
+    ),
+    (
+        "date-time",
+        ["2024-02-29T10:30:00Z", "2024-02-29t10:30:00-01:00"],
+        ["2024-02-29", "2024-02-30T10:30:00Z"],
+    ),
+    ("duration", ["P1D", "PT5M", "P2W", "P1Y2M3DT4H5M6S"], ["P", "PT", "1D", "P1D2W", "5 minutes"]),
+    ("email", ["a.b+c@example.org"], ["a@b", "a b@example.org", "@example.org", "a@", "a"]),
+    ("hostname", ["example.org", "a-b.c"], ["-a.org", "a..b", "a_b.org", ""]),
+    ("ipv4", ["10.0.0.1"], ["10.0.0.256", "10.0.0", "010.0.0.1"]),
+    ("ipv6", ["::1", "fe80::1"], ["fe80::1%eth0", ":::", "10.0.0.1"]),
+    ("uri", ["https://example.org/a?b=c#d", "mailto:a@example.org"], ["example.org", "https://a b", "//a"]),
+    ("uuid", ["123e4567-e89b-12d3-a456-426614174000"], ["123e4567e89b12d3a456426614174000", "x"]),
+    ("regex", ["a+"], ["("]),
+    ("json-pointer", ["", "/a/~0b"], ["a", "/~2"]),
+]
+
+
+@pytest.mark.parametrize(("name", "right", "wrong"), FORMATS, ids=[name for name, *_ in FORMATS])
+def test_a_format_of_the_schema_is_checked(name: str, right: list[str], wrong: list[str]) -> None:
+    verifier = Json(schema={"type": "object", "properties": {"a": {"format": name}}})
+    for text, fits in (*((text, True) for text in right), *((text, False) for text in wrong)):
+        assert passed(verifier, None, json.dumps({"a": text})) == fits, text
+    assert passed(verifier, None, '{"a": null}')  # a format says nothing about other types
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "right"),
+    [
+        ({"a": "ü"}, '{"a": "u\u0308"}', True),
+        ({"a": "u\u0308"}, '{"a": "ü"}', True),
+        ({"ü": 1}, '{"u\u0308": 1}', True),
+        ({"u\u0308": 1}, '{"\\u00fc": 1}', True),
+        ({"a": "ü"}, '{"a": "u"}', False),
+        ({"ü": 1}, '{"u": 1}', False),
+        ({"ü": 1}, '{"ü": 2, "u\u0308": 1}', False),  # one key twice
+        (["é"], '["e\u0301"]', True),
+        ("é", '"e\u0301"', True),
+        ("é", '"e"', False),
+        ({"a": "½"}, '{"a": "1/2"}', False),
+        ({"a": "ﬁ"}, '{"a": "fi"}', False),
+    ],
+)
+def test_ways_to_write_one_letter_make_no_difference(reference: object, answer: str, right: bool) -> None:
+    assert passed(Json(whole=True), reference, answer) == right
+
+
+def test_ways_to_write_one_letter_make_no_difference_to_a_schema() -> None:
+    verifier = Json(schema={"enum": ["Mu\u0308nchen"]})
+    assert passed(verifier, None, '"München"') and passed(verifier, None, '"Mu\u0308nchen"')
+
+
+TEXT_OF_TEXT = json.dumps(json.dumps({"total": 5, "lines": ["tea"]}))
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "right"),
+    [
+        (json.loads(TEXT_OF_TEXT), '{"total": 5, "lines": ["tea"]}', True),
+        (TEXT_OF_TEXT, '{"total": 5, "lines": ["tea"]}', True),
+        (TEXT_OF_TEXT, '{"total": 6, "lines": ["tea"]}', False),
+        (TEXT_OF_TEXT, TEXT_OF_TEXT, False),
+        ("[1, 2]", "[1, 2]", True),
+        ("[1, 2]", "[2, 1]", False),
+        ("[1, 2]", '"[1, 2]"', False),
+        ("5", '"5"', True),  # a text, no object or list: as it is
+        ("5", "5", False),
+        ("tea", '"tea"', True),
+        ('"tea"', '"\\"tea\\""', True),
+        ("{no JSON}", '"{no JSON}"', True),
+        ('{"a": 1, "a": 2}', '{"a": 2}', False),
+    ],
+)
+def test_a_reference_that_is_the_text_of_json_stands_for_its_value(
+    reference: object, answer: str, right: bool
+) -> None:
+    assert passed(Json(whole=True), reference, answer) == right
+    if right:
+        assert_keeps_its_own_key(Json(whole=True), problem(reference))
+
+
+def test_fields_are_looked_up_in_a_reference_that_is_the_text_of_json() -> None:
+    verifier = Json(fields=("total", "lines.0"))
+    assert passed(verifier, TEXT_OF_TEXT, '{"total": 5.0, "lines": ["tea"], "x": 1}')
+    assert not passed(verifier, TEXT_OF_TEXT, '{"total": 5.0, "lines": ["milk"]}')
+
+
+@pytest.mark.parametrize("answer", ["1e308", "123456789" * 40, "-1e300", "1e-320"])
+@pytest.mark.parametrize("step", [0.01, 1e-300, 7, 0.1])
+def test_a_number_that_can_not_be_divided_fails_and_is_no_error(answer: str, step: float) -> None:
+    verdict = Json(schema={"multipleOf": step})(problem(None), answer)
+    assert verdict.error is None
+
+
+def test_a_number_beyond_the_range_of_floats_is_no_json() -> None:
+    assert not passed(Json(whole=True), {"a": 1}, '{"a": 1e999}')
+    assert not passed(Json(schema=True), None, "-1e400") and passed(Json(schema=True), None, "1e300")
+
+
+@pytest.mark.parametrize("seconds", [-5.0, 0.0, 1e300, float("nan"), float("inf")])
+def test_a_time_out_of_range_is_refused(seconds: float) -> None:
+    for made in (lambda: Json(whole=True, seconds=seconds), lambda: Pattern(seconds=seconds)):
+        with pytest.raises(BadRequest, match="seconds is"):
+            made()
 
 
 def test_a_pattern_of_the_schema_without_end_fails_the_answer() -> None:
@@ -139,7 +290,7 @@ VALUES = st.recursive(
     | st.booleans()
     | st.integers(-(10**6), 10**6)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=5),
+    | st.text(max_size=5).filter(lambda text: not text.lstrip().startswith(("[", "{", '"'))),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=8,
 )

@@ -6,7 +6,7 @@ import pytest
 
 from groschen.errors import BadRequest
 from groschen.records import Verdict
-from groschen.tasks import workers
+from groschen.tasks import worker_loop, workers
 from groschen.tasks.mathematics import Expression
 from groschen.tasks.numbers import Locale
 from groschen.tasks.slots import Slot
@@ -188,6 +188,21 @@ def test_a_broken_worker_is_an_error_and_no_zero(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(workers.Workers, "ask", broken)
     verdict = PLAIN(problem("17"), inside("17"))
     assert verdict.error == "the comparison broke: gone" and not verdict.passed
+
+
+def test_a_worker_of_mathematics_takes_no_more_than_a_gigabyte() -> None:
+    assert worker_loop.MEMORY_BYTES <= 1 << 30
+    assert judged(
+        r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"
+    ).passed
+
+
+def test_a_long_answer_takes_no_quadratic_time() -> None:
+    PLAIN.check(problem("9"))
+    start = time.perf_counter()
+    for piece in ("1 : ", "1/", "12.", "^{", "\\frac{", "%", "\\text{", "1 ", "=", "x=", "$"):
+        assert not PLAIN(problem("9"), inside(piece * 100_000)).passed
+    assert time.perf_counter() - start < 10  # tenths of a second
 
 
 @pytest.mark.parametrize("gold", ["7", r"\frac{3}{4}", "x^2+1", r"\text{red}"])

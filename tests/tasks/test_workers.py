@@ -94,6 +94,19 @@ def test_an_exception_is_an_error_and_a_limit_is_not(workers: Workers) -> None:
         workers.ask({"deep": True}, 5)
 
 
+@pytest.mark.parametrize("job", [{"end": True}, {"raise": "oh"}])
+def test_a_job_that_breaks_where_its_control_does_not_is_refused_and_no_error(
+    workers: Workers, job: dict[str, object]
+) -> None:
+    with pytest.raises(Refused, match="the check of it breaks"):
+        workers.judge(job, {"say": "control"}, 5)
+    with pytest.raises(Broke, match="oh"):
+        workers.judge(job, {"raise": "oh"}, 5)
+    with pytest.raises(Broke):  # a control that does not end says nothing about the job
+        workers.judge(job, {"sleep": 60}, 0.5)
+    assert said(workers.judge({"say": "on"}, {"raise": "not asked"}, 5))[1] == "on"
+
+
 def test_what_a_library_prints_is_no_answer(workers: Workers) -> None:
     assert said(workers.ask({"print": '{"value": "forged"}', "say": "true"}, 5))[1] == "true"
 

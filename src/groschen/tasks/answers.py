@@ -1,18 +1,16 @@
-"""Short answers with one right value: a text, a number, a choice.
+"""Short answers with one right value: a text, a number.
 
-Leaves out where the answer stands (slots.py), how numbers are read (numbers.py), and what needs a process of
-its own: patterns, expressions, JSON and code.
+Leaves out where the answer stands (slots.py), how numbers are read (numbers.py), labels of choices
+(choice.py), and what needs a process of its own: patterns, expressions, JSON and code.
 """
 
-import re
-import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 
 from groschen.errors import BadRequest
 from groschen.records import Problem
-from groschen.tasks.judging import InSlot, reference_text
+from groschen.tasks.judging import InSlot, composed, reference_text
 from groschen.tasks.numbers import Locale, Quantity, last_number, readings
 
 
@@ -39,7 +37,7 @@ class Exact(InSlot):
         return (f"{right}x", f"{right} or something else")
 
     def _plain(self, text: str) -> str:
-        plain = " ".join(unicodedata.normalize("NFC", text).split())
+        plain = " ".join(composed(text).split())
         return plain.casefold() if self.ignore_case else plain
 
 
@@ -142,67 +140,6 @@ class Number(InSlot):
         unit = self.units[0] if self.units else ""
         words = (_decimal(quantity.value, self.locale), "%" if quantity.percent else "", unit)
         return " ".join(word for word in words if word)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice(InSlot):
-    """The answer is one of some labels, alone or before its text: B, (B), "B.", "B) a cat"."""
-
-    choices: tuple[str, ...] = ("A", "B", "C", "D")
-    ignore_case: bool = True
-
-    def __post_init__(self) -> None:
-        """Raises BadRequest if there are not two different labels."""
-        super().__post_init__()
-        if len({self._plain(label) for label in self.choices if label.strip()}) < max(2, len(self.choices)):
-            raise BadRequest(f"choices are {self.choices}; expected two or more different labels")
-
-    def check(self, problem: Problem) -> None:
-        """Raises BadRequest if the reference is none of the labels."""
-        self._reference(problem)
-
-    def refusal(self, problem: Problem, answer: str) -> str | None:
-        """None if the answer is the right label and no other."""
-        plain = answer.strip().strip("*`$ ")
-        labels = "|".join(re.escape(label) for label in sorted(self.choices, key=len, reverse=True))
-        flags = re.IGNORECASE if self.ignore_case else 0
-        match = re.fullmatch(rf"\(?({labels})(?:[).:]+(?:\s.*)?)?", plain, flags | re.DOTALL)
-        if match is None:
-            return "not one of the choices"
-        rest = plain[match.end(1) :]
-        named = {self._plain(label) for label in self._standing_alone(rest)} | {self._plain(match[1])}
-        if len(named) > 1:
-            return "more than one of the choices"
-        return None if named == {self._plain(self._reference(problem))} else "another choice"
-
-    def lenient(self, problem: Problem, text: str, tried: str | None) -> bool:
-        """Whether the answer stands anywhere, or the last label that stands alone is the right one."""
-        alone = self._standing_alone(text)
-        right = bool(alone) and self._plain(alone[-1]) == self._plain(self._reference(problem))
-        return right or super().lenient(problem, text, tried)
-
-    def wrong_answers(self, problem: Problem) -> tuple[str, ...]:
-        """The other labels, and the right one beside another."""
-        right = self._reference(problem)
-        others = [label for label in self.choices if self._plain(label) != self._plain(right)]
-        return (*others, f"{right} or {others[0]}", f"{right}) not {others[0]}")
-
-    def _reference(self, problem: Problem) -> str:
-        given = reference_text(problem)
-        for label in self.choices:
-            if self._plain(label) == self._plain(given):
-                return label
-        raise BadRequest(
-            f"problem {problem.key!r} has the reference {given!r}; expected one of {', '.join(self.choices)}"
-        )
-
-    def _standing_alone(self, text: str) -> list[str]:
-        """Labels in running text, where case counts: the word "a" is no choice."""
-        labels = "|".join(re.escape(label) for label in sorted(self.choices, key=len, reverse=True))
-        return re.findall(rf"(?<!\w)(?:{labels})(?!\w)", text)
-
-    def _plain(self, label: str) -> str:
-        return label.strip().casefold() if self.ignore_case else label.strip()
 
 
 def _decimal(value: Fraction, locale: Locale) -> str:

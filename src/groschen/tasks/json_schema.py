@@ -1,22 +1,19 @@
 """Answers in JSON: of a given shape, and with the reference's values in the fields that count.
 
-Strict about JSON: a key twice in one object, NaN and Infinity are refused. The shape is a JSON Schema (draft
-2020-12 unless it says another), checked by the package jsonschema in a worker, because a schema's patterns
-are regular expressions. Leaves out fetching: a schema refers to its own parts only.
+Strict about JSON: a key twice in one object, NaN and Infinity are refused. Unicode's ways to write one letter
+make no difference. The shape is a JSON Schema (schemas.py). A reference that is the JSON text of an object or
+of a list stands for that value.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
-
-from jsonschema.exceptions import SchemaError
-from jsonschema.validators import Draft202012Validator, validator_for
 
 from groschen.errors import BadRequest
 from groschen.records import Problem, Verdict
-from groschen.tasks.judging import InSlot
+from groschen.tasks.judging import InSlot, check_seconds, composed
 from groschen.tasks.patterns import WORKER
+from groschen.tasks.schemas import checked_schema
 from groschen.tasks.slots import Slot, after_thinking, fill, last_fence
 from groschen.tasks.workers import Broke, Refused, TookTooLong, workers_of
 
@@ -41,14 +38,15 @@ class Json(InSlot):
     seconds: float = 2.0  # for one check of the schema
 
     def __post_init__(self) -> None:
-        """Raises BadRequest if the schema is none or refers to what must be fetched, or nothing is asked."""
+        """Raises BadRequest for a schema without use, a time out of range, or if nothing is asked."""
         super().__post_init__()
+        check_seconds(self.seconds)
         if self.schema is None and not self.fields and not self.whole:
             raise BadRequest(
                 "a checker of JSON needs a schema, fields or whole = true: else anything would pass"
             )
         if self.schema is not None:
-            _check_schema(self.schema)
+            object.__setattr__(self, "schema", normal(checked_schema(self.schema)))
 
     def __call__(self, problem: Problem, text: str) -> Verdict:
         """The verdict as of every kind; with an error if the worker broke."""
@@ -59,8 +57,9 @@ class Json(InSlot):
 
     def check(self, problem: Problem) -> None:
         """Raises BadRequest if the reference lacks a field that is compared."""
+        reference = _reference(problem)
         for field in self.fields:
-            if _at(problem.answer, _path(problem.answer, field)) == ():
+            if _at(reference, _path(reference, field)) == ():
                 raise BadRequest(
                     f"problem {problem.key!r} has no field {field!r} in its reference {problem.answer!r}"
                 )
@@ -81,17 +80,15 @@ class Json(InSlot):
 
     def gold_answer(self, problem: Problem) -> str | None:
         """The reference as JSON, if something of it is compared."""
-        return json.dumps(problem.answer, ensure_ascii=False) if self.fields or self.whole else None
+        return json.dumps(_reference(problem), ensure_ascii=False) if self.fields or self.whole else None
 
     def wrong_answers(self, problem: Problem) -> tuple[str, ...]:
         """What is no JSON, a key twice, and the reference with each compared field changed."""
-        answers = ["no JSON", '{"a": 1, "a": 2}']
+        answers, reference = ["no JSON", '{"a": 1, "a": 2}'], _reference(problem)
         if self.whole and not self.fields:
-            answers.append(json.dumps([problem.answer]))
-        if isinstance(problem.answer, Mapping):
-            changed = [
-                {**problem.answer, field: ["another"]} for field in self.fields if field in problem.answer
-            ]
+            answers.append(json.dumps([reference]))
+        if isinstance(reference, Mapping):
+            changed = [{**reference, field: ["another"]} for field in self.fields if field in reference]
             answers.extend(json.dumps(one, ensure_ascii=False) for one in changed)
         return tuple(answers)
 
@@ -102,16 +99,18 @@ class Json(InSlot):
         return (*super().wrong(problem), *cut)
 
     def _difference(self, problem: Problem, value: object) -> str | None:
+        reference = _reference(problem)
         for field in self.fields:
-            path = _path(problem.answer, field)
-            if not _equal(_at(problem.answer, path), _at(value, path)):
+            path = _path(reference, field)
+            if not _equal(_at(reference, path), _at(value, path)):
                 return f"another value in the field {field!r}"
-        if self.whole and not _equal(problem.answer, value):
+        if self.whole and not _equal(reference, value):
             return "not the reference"
         if self.schema is None:
             return None
+        job = {"schema": self.schema, "value": value}
         try:
-            why = workers_of(WORKER).ask({"schema": self.schema, "value": value}, self.seconds)
+            why = workers_of(WORKER).judge(job, {**job, "value": None}, self.seconds)
         except (TookTooLong, Refused) as limit:
             return str(limit)
         return None if why is None else str(why)
@@ -122,14 +121,41 @@ def read_json(text: str) -> object:
     if len(text) > MAX_LENGTH:
         raise ValueError(f"more than {MAX_LENGTH} characters")
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        value = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
+        )
     except json.JSONDecodeError as error:
         raise ValueError(f"no JSON: {error}") from error
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if _is_deeper(value, MAX_DEPTH):
         raise ValueError(f"more than {MAX_DEPTH} values inside each other")
-    return value
+    return normal(value)
+
+
+def normal(value: object) -> object:
+    """A JSON value with all texts in Unicode's composed form (NFC). Keys too, unless two become one."""
+    if isinstance(value, str):
+        return composed(value)
+    if isinstance(value, Mapping):
+        plain = {composed(key): normal(item) for key, item in value.items()}
+        return plain if len(plain) == len(value) else value
+    return [normal(item) for item in value] if isinstance(value, list) else value
+
+
+def _reference(problem: Problem) -> object:
+    """The reference; decoded where it is the JSON text of an object or a list, or the text of that text."""
+    value = problem.answer
+    for _ in range(3):
+        if not isinstance(value, str):
+            break
+        try:
+            decoded = read_json(value)
+        except ValueError:
+            break
+        if isinstance(decoded, str | Mapping | list):
+            value = decoded
+    return normal(problem.answer if isinstance(value, str) else value)
 
 
 def _is_deeper(value: object, depth: int) -> bool:
@@ -139,7 +165,9 @@ def _is_deeper(value: object, depth: int) -> bool:
 
 def _last_value(text: str) -> object:
     """The last object or list in running text; () if there is none."""
-    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    decoder = json.JSONDecoder(
+        object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
+    )
     start = -1
     found: object = ()
     for _ in range(_MAX_STARTS):
@@ -152,19 +180,27 @@ def _last_value(text: str) -> object:
             continue
         start = end - 1
         found = () if _is_deeper(found, MAX_DEPTH) else found
-    return found
+    return found if found == () else normal(found)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """An object of these pairs. Raises ValueError if a key comes twice: readers disagree which counts."""
     found = dict(pairs)
-    if len(found) < len(pairs):
+    if len({composed(key) for key in found}) < len(pairs):
         raise ValueError("a key comes twice in one object")
     return found
 
 
 def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    """A number with a point or an exponent. Raises ValueError beyond 1.8e308, where all are one infinity."""
+    value = float(digits)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{digits[:30]} is a number out of range")
+    return value
 
 
 def _path(reference: object, field: str) -> Sequence[str]:
@@ -193,23 +229,3 @@ def _equal(one: object, other: object) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_equal, one, other))
     return one == other
-
-
-def _check_schema(schema: Mapping[str, object] | bool) -> None:
-    try:
-        validator_for(schema, default=Draft202012Validator).check_schema(
-            cast("dict[str, Any]", schema)
-        )  # as jsonschema types it; true and false are schemas too
-    except SchemaError as error:
-        raise BadRequest(f"the schema is no JSON Schema: {error.json_path}: {error.message}") from error
-    for reference in _references(schema):
-        if not reference.startswith("#"):
-            raise BadRequest(f"the schema refers to {reference!r}; only its own parts (#/...) are looked up")
-
-
-def _references(schema: object) -> list[str]:
-    """Every text under a key "$ref" or "$dynamicRef", however deep."""
-    if isinstance(schema, Mapping):
-        here = [str(schema[key]) for key in ("$ref", "$dynamicRef") if isinstance(schema.get(key), str)]
-        return here + [text for value in schema.values() for text in _references(value)]
-    return [text for value in schema for text in _references(value)] if isinstance(schema, list) else []

@@ -4,6 +4,7 @@ Leaves out how an answer is compared: that is one method, `refusal`, of each kin
 """
 
 import math
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,6 +13,8 @@ from groschen.errors import BadRequest
 from groschen.records import Problem, Verdict
 from groschen.tasks.slots import Slot, anywhere, fill, strict
 
+MAX_SECONDS = 3600.0  # of one check: what takes longer is no check of a text
+_MAX_MARKS = 30
 NO_SLOT = "no answer stands where it was asked for"
 Parts = Mapping[str, float | bool | str | None]
 
@@ -98,11 +101,32 @@ class InSlot:
         raise NotImplementedError
 
 
+def check_seconds(seconds: float, least: float = 0.01) -> None:
+    """Raises BadRequest if a limit of time is not between `least` and MAX_SECONDS."""
+    if not least <= seconds <= MAX_SECONDS:
+        raise BadRequest(f"seconds is {seconds}; expected {least:g} to {MAX_SECONDS:g}")
+
+
 def reference_text(problem: Problem) -> str:
     """The reference as the text that it is. Raises BadRequest if it is none or has no characters."""
     if not isinstance(problem.answer, str) or not problem.answer.strip():
         raise BadRequest(f"problem {problem.key!r} has the reference {problem.answer!r}; expected a text")
     return problem.answer.strip()
+
+
+def composed(text: str) -> str:
+    """The text in Unicode's composed form (NFC); as it is if it has more than 30 marks on one letter.
+
+    No writing has so many (UAX 15, stream-safe text), and normalizing takes quadratic time in their number.
+    """
+    if text.isascii():
+        return text
+    marks = 0
+    for character in text:
+        marks = marks + 1 if unicodedata.combining(character) else 0
+        if marks > _MAX_MARKS:
+            return text
+    return unicodedata.normalize("NFC", text)
 
 
 def texts_of(problem: Problem, name: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from groschen.errors import BadRequest
 from groschen.records import Problem, Verdict
-from groschen.tasks.judging import InSlot, reference_text
+from groschen.tasks.judging import InSlot, check_seconds, reference_text
 from groschen.tasks.numbers import Locale
 from groschen.tasks.slots import Slot
 from groschen.tasks.workers import Broke, Refused, TookTooLong, workers_of
@@ -64,10 +64,9 @@ class Expression(InSlot):
     seconds: float = 5.0  # for one comparison
 
     def __post_init__(self) -> None:
-        """Raises BadRequest if the time is not positive or the reference's notation is open."""
+        """Raises BadRequest if the time is out of range or the reference's notation is open."""
         super().__post_init__()
-        if not 0 < self.seconds < float("inf"):
-            raise BadRequest(f"seconds is {self.seconds}; expected a positive number")
+        check_seconds(self.seconds)
         if self.reference_locale is Locale.ANY:
             raise BadRequest("reference_locale is 'any'; expected 'en' or 'de': a reference means one thing")
 
@@ -83,7 +82,7 @@ class Expression(InSlot):
         reference = self._reference(problem)
         if _ONE_TEXT.fullmatch(reference):
             return
-        why = _strange(reference) or _words(reference) or _too_large(reference)
+        why = _too_large(reference) or _strange(reference) or _words(reference)
         why = why or _self_check(reference, self.ignore_units, self.seconds)
         if why is not None:
             raise BadRequest(
@@ -114,14 +113,14 @@ class Expression(InSlot):
         return _plain(reference_text(problem), self.reference_locale)
 
     def _difference(self, gold: str, answer: str) -> str | None:
-        why = _strange(answer) or _too_large(answer) or (None if self.ignore_units else _words(answer))
+        why = _too_large(answer) or _strange(answer) or (None if self.ignore_units else _words(answer))
         if why is not None:
             return why
         if len(_PERCENT.findall(gold)) != len(_PERCENT.findall(answer)):
             return "one of reference and answer has a percent sign"
-        job = {"gold": gold, "answer": answer, "ignore_units": self.ignore_units}
+        control = {"gold": gold, "ignore_units": self.ignore_units}
         try:
-            found = workers_of(WORKER).ask(job, self.seconds)
+            found = workers_of(WORKER).judge({**control, "answer": answer}, control, self.seconds)
         except (TookTooLong, Refused) as limit:
             return str(limit)
         return None if found is None else str(found)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from groschen.errors import BadRequest
 from groschen.records import Problem, Verdict
-from groschen.tasks.judging import InSlot, reference_text
+from groschen.tasks.judging import InSlot, check_seconds, reference_text
 from groschen.tasks.workers import Broke, Refused, TookTooLong, workers_of
 
 WORKER = "groschen.tasks.pattern_worker"
@@ -20,8 +20,9 @@ class Pattern(InSlot):
     seconds: float = 1.0  # for one search: some patterns take for ever with some texts
 
     def __post_init__(self) -> None:
-        """Raises BadRequest if the pattern is none."""
+        """Raises BadRequest if the pattern is none or the time is out of range."""
         super().__post_init__()
+        check_seconds(self.seconds)
         if self.pattern is not None:
             _compiled(self.pattern)
 
@@ -40,7 +41,7 @@ class Pattern(InSlot):
         """None if the whole answer matches."""
         job = {"pattern": self._pattern(problem), "text": answer, "ignore_case": self.ignore_case}
         try:
-            why = workers_of(WORKER).ask(job, self.seconds)
+            why = workers_of(WORKER).judge(job, {**job, "text": ""}, self.seconds)
         except (TookTooLong, Refused) as limit:
             return str(limit)
         return None if why is None else str(why)

@@ -11,7 +11,8 @@ from dataclasses import fields
 import msgspec
 
 from groschen.errors import BadRequest
-from groschen.tasks.answers import Choice, Exact, Number, Percent
+from groschen.tasks.answers import Exact, Number, Percent
+from groschen.tasks.choice import Choice
 from groschen.tasks.combined import Part, Weighted, part_settings
 from groschen.tasks.json_schema import Json
 from groschen.tasks.judging import Verifier

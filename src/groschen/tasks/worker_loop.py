@@ -10,7 +10,7 @@ import resource
 import sys
 from collections.abc import Callable, Mapping
 
-MEMORY_BYTES = 4 << 30  # of address space; SymPy takes some 200 MB
+MEMORY_BYTES = 1 << 30  # of address space; SymPy takes some 200 MB, and four workers may run
 
 
 class Refused(Exception):

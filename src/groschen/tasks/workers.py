@@ -53,6 +53,20 @@ class Workers:
                 except Closed as ended:
                     raise Broke(f"the process of {self._module} ended twice at the same job") from ended
 
+    def judge(self, job: object, control: object, seconds: float) -> object:
+        """As `ask`, but what breaks at this job and not at the control is the job's fault: raises Refused.
+
+        So an answer that breaks its own check is wrong. Broke is left for a worker that can't do the control.
+        """
+        try:
+            return self.ask(job, seconds)
+        except Broke as broken:
+            try:
+                self.ask(control, seconds)
+            except (TookTooLong, Refused):
+                raise broken from None
+            raise Refused(f"the check of it breaks: {broken}") from broken
+
     def close(self) -> None:
         """End all idle workers; a later job starts new ones."""
         with self._lock:

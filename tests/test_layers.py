@@ -46,7 +46,7 @@ ORDER_IN_ROOM = {
         report_examples report_facts report_headline report""",
     "train/": """
         advantages alarms batch curriculum losses measuring optimizer rewards recipe reference state step
-        metrics planning signals session grpo opening command""",
+        metrics planning prompt_length signals session grpo opening command""",
     "serve/": """
         events faults fields
         forms/cursor forms/json_text forms/calls forms/literals forms/objects forms/tagged forms/families

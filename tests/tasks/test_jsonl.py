@@ -1,6 +1,7 @@
 """JSONL files, and tasks made of them: what is read, and what is refused with a sentence."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +46,10 @@ def test_the_objects_of_a_file_come_one_by_one_and_empty_lines_do_not_count(tmp_
         (b'{"a": NaN}', "line 2 is not JSON that can be used: NaN"),
         (b'{"a": "\xff"}', "line 2 is not UTF-8: byte 8 is 0xff"),
         (b'{"a": ' + b"[" * 100_000, "line 2 is not JSON"),
+        (b'{"a": 1e999}', "1e999 is too large a number"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "line 2 is not JSON that can be used"),
+        (b'{"a": 1, "b": 2, "a": 1}', "line 2 has the key 'a' twice in one object"),
+        (b'{"answer": {"x": 1, "x": 2}}', "line 2 has the key 'x' twice in one object"),
     ],
 )
 def test_a_bad_line_is_named_by_its_number(tmp_path: Path, line: bytes, said: str) -> None:
@@ -60,7 +65,7 @@ def test_a_relative_path_starts_in_the_folder_of_the_task(tmp_path: Path) -> Non
     with reading_in(tmp_path) as reading:
         assert list(read_jsonl("sums.jsonl")) == [{"a": 1}]
     assert [path.name for path in reading.digests] == ["sums.jsonl"]
-    with pytest.raises(GroschenError, match=r"sums\.jsonl can't be read"):
+    with pytest.raises(GroschenError, match=r"sums\.jsonl is missing"):
         read_jsonl("sums.jsonl")
 
 
@@ -148,13 +153,17 @@ def test_the_digest_follows_the_rows_and_the_settings(tmp_path: Path) -> None:
 
 
 ANSWERED = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]
+SYSTEM = {"role": "system", "content": "Be brief."}
 ROW = {"question": "1 + 1", "answer": 2, "checker": "number"}
 
 
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"answer": 2}, "no prompt, only 'answer'"),
+        ({"answer": 2}, "no prompt, only 'answer'; expected exactly one of"),
+        ({}, "has nothing in its object; expected exactly one of 'messages', 'prompt', 'question'"),
+        ({**ROW, "question": [{"role": "usr", "content": "1"}]}, "the role 'usr'; expected one of system"),
+        ({**ROW, "question": [SYSTEM, SYSTEM, *ANSWERED[:1]]}, "has two system messages"),
         ({**ROW, "prompt": "2 + 2"}, "'prompt' and 'question'"),
         ({**ROW, "question": 5}, "neither a text nor a list of messages"),
         ({**ROW, "question": "  \n"}, "empty prompt"),
@@ -182,6 +191,8 @@ def test_a_row_that_can_not_be_used_is_named_with_its_fault(tmp_path: Path, row:
     ("toml", "said"),
     [
         ("[checker", "is not TOML"),
+        ("x = " + "9" * 5000, "is not TOML"),
+        ("x = " + "[" * 5000 + "]" * 5000, "is not TOML"),
         ("[cheker]\nkind = 'number'", "did you mean 'checker'?"),
         ("checker = 'number'", "expected a table, [checker]"),
         ("[prompt]\ninstuction = 'x'", "did you mean 'instruction'?"),
@@ -196,3 +207,18 @@ def test_settings_that_mean_nothing_are_refused(tmp_path: Path, toml: str, said:
     with pytest.raises(GroschenError) as caught:
         load_task(str(write(tmp_path, *rows, toml=toml)))
     assert said in str(caught.value)
+
+
+def test_a_system_message_for_all_rows_is_not_added_to_one_of_a_row(tmp_path: Path) -> None:
+    own = {**ROW, "question": [SYSTEM, {"role": "user", "content": "1 + 1"}]}
+    toml = '[prompt]\nsystem = "Think."'
+    with pytest.raises(GroschenError, match=r"line 61 has a system message of its own, and sums\.toml gives"):
+        load_task(str(write(tmp_path, *sums(), own, toml=toml)))
+    added = problems(load_task(str(write(tmp_path, *sums(), toml=toml))))
+    assert all([turn["role"] for turn in each.messages] == ["system", "user"] for each in added)
+
+
+def test_a_pipe_in_the_place_of_rows_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.jsonl")
+    with pytest.raises(GroschenError, match=r"rows\.jsonl is no regular file"):
+        load_task(str(tmp_path / "rows.jsonl"))

@@ -138,7 +138,7 @@ def test_a_dataclass_in_the_file_works(tmp_path: Path) -> None:
         (TASK.replace("answer=number + 1", "split='valid'"), "has the split 'valid'"),
         (TASK + "\nINSTRUCTIONS = 'Think.'", "expected a tuple of texts"),
         (TASK + "\nSHARES = {'dev': 3}", "not possible"),
-        (START + VERIFY + "def load():\n    return read_jsonl('gone.jsonl')\n", "gone.jsonl can't be read"),
+        (START + VERIFY + "def load():\n    return read_jsonl('gone.jsonl')\n", "gone.jsonl is missing"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_in_one_sentence(tmp_path: Path, text: str, said: str) -> None:

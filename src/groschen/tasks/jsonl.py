@@ -6,6 +6,7 @@ folder and what was read is noted for the task's digest (user_file.py).
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,7 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from groschen import files
 from groschen.errors import BadFile
+
+_MOST_BYTES = 16_000_000_000  # a task is held in memory
 
 
 @dataclass(slots=True)
@@ -65,21 +69,22 @@ def _rows(raw: bytes, place: Path) -> Iterator[tuple[int, dict[str, object]]]:
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a file; BadFile says why it can't be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadFile(f"{path} can't be read: {error.strerror or error}") from error
+    """The content of a regular file; BadFile says why it can't be read."""
+    return files.read_bytes(path, _MOST_BYTES, "check its name")
 
 
 def _object(line: bytes, where: str) -> dict[str, object]:
     try:
         text = line.decode("utf-8")
-        value = json.loads(text, parse_constant=_refuse)
+        value = json.loads(
+            text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_without_doubles
+        )
     except UnicodeDecodeError as error:
         raise BadFile(f"{where} is not UTF-8: byte {error.start + 1} is 0x{line[error.start]:02x}") from error
     except json.JSONDecodeError as error:
         raise BadFile(f"{where} is not JSON: {error.msg} at character {error.pos + 1}") from error
+    except _Double as error:
+        raise BadFile(f"{where} has the key {error} twice in one object; keep one of the two") from error
     except (ValueError, RecursionError) as error:
         raise BadFile(f"{where} is not JSON that can be used: {error}") from error
     if not isinstance(value, dict):
@@ -87,8 +92,27 @@ def _object(line: bytes, where: str) -> dict[str, object]:
     return value
 
 
+class _Double(Exception):
+    """A key that an object has twice: JSON's readers disagree on which of the two values counts."""
+
+
+def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Double(repr(next(name for name in names if names.count(name) > 1))[:80])
+    return made
+
+
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a JSON value")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return value
 
 
 def _kind(value: object) -> str:

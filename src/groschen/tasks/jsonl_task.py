@@ -73,6 +73,11 @@ def load_jsonl(path: Path) -> Draft:
     for number, row in numbered_rows(path.absolute()):
         where = f"{path}, line {number}"
         problem = _problem(row, where, problems)
+        if settings.system is not None and any(turn.get("role") == "system" for turn in problem.messages):
+            raise BadFile(
+                f"{where} has a system message of its own, and {beside.name} gives one to all rows ([prompt] "
+                "system); remove one of the two"
+            )
         problems[problem.key] = problem
         checkers[problem.key] = checker = _checker(row, settings, where, beside, made)
         _check_reference(checker, problem, where)
@@ -101,7 +106,9 @@ def _problem(row: Row, where: str, earlier: Mapping[str, Problem]) -> Problem:
 def _messages(row: Row, where: str) -> tuple[Mapping[str, object], ...]:
     given = [name for name in _PROMPTS if name in row]
     if len(given) != 1:
-        found = " and ".join(f"'{name}'" for name in given) or f"no prompt, only {_listed(row)},"
+        found = " and ".join(f"'{name}'" for name in given) or (
+            f"no prompt, only {_listed(row)}" if row else "nothing in its object"
+        )
         raise BadFile(f"{where} has {found}; expected exactly one of {_listed(_PROMPTS)}")
     prompt = row[given[0]]
     if isinstance(prompt, str):
@@ -171,7 +178,7 @@ def _check_reference(checker: Verifier, problem: Problem, where: str) -> None:
 def _settings(path: Path, raw: bytes) -> _Settings:
     try:
         found = tomllib.loads(raw.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # digits beyond what Python reads, and depth, too
         raise BadFile(f"{path} is not TOML: {error}") from error
     for name, table in found.items():
         _refuse_unknown(name, _TABLES, f"{path} has the table [{name}]")

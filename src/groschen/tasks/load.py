@@ -21,6 +21,7 @@ from groschen.tasks.reasoning_gym import load_reasoning_gym
 from groschen.tasks.splits import split_problems
 from groschen.tasks.task import Draft, Task
 from groschen.tasks.user_file import load_user_file
+from groschen.text.messages import ROLES
 
 BUILT_IN = ("countdown",)
 _GYM = "reasoning-gym"
@@ -55,7 +56,8 @@ def _from_path(path: Path) -> Draft:
     if path.is_dir():
         path = path / "task.py"
     if not path.is_file():
-        raise BadFile(f"{path} is not there; a task is {_KINDS}")
+        fault = "is no regular file" if path.exists() else "is not there"
+        raise BadFile(f"{path} {fault}; a task is {_KINDS}")
     if path.suffix == ".py":
         return load_user_file(path)
     if path.suffix == ".jsonl":
@@ -66,7 +68,7 @@ def _from_path(path: Path) -> Draft:
 def _countdown(settings: Mapping[str, str]) -> Draft:
     values = {"seed": 0, "numbers": 3}
     for name, text in settings.items():
-        if name not in values or not text.isdecimal():
+        if name not in values or not text.isdecimal() or len(text) > 18:
             raise BadRequest(
                 f"countdown has no setting {name}={text}; it takes seed=N and numbers=3 or 4, as in "
                 "countdown?numbers=4"
@@ -139,6 +141,13 @@ def _messages(messages: object, where: str) -> tuple[Mapping[str, object], ...]:
         raise BadRequest(
             f'{where}: messages are no list of objects; expected [{{"role": "user", "content": ...}}]'
         )
+    roles = [message.get("role") for message in messages]
+    if unknown := [role for role in roles if role not in ROLES]:
+        raise BadRequest(
+            f"{where} has a message of the role {unknown[0]!r}; expected one of {', '.join(ROLES)}"
+        )
+    if roles.count("system") > 1:
+        raise BadRequest(f"{where} has two system messages; expected at most one, at the beginning")
     contents = [message.get("content") for message in messages if message.get("role") != "system"]
     if not contents or not contents[-1] or not str(contents[-1]).strip():
         raise BadRequest(f"{where} has an empty prompt; expected a last message with a text")

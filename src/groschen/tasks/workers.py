@@ -110,9 +110,7 @@ class _Worker:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._lines = Lines(self._process.stdin, self._process.stdout, _MAX_LINE)
         try:
-            self._lines.receive(
-                clock.seconds() + _START_SECONDS
-            )  # ready: imports do not count as the job's
+            self._lines.receive(clock.seconds() + _START_SECONDS)  # ready: imports do not count as the job's
         except (Closed, TimeUp) as failed:
             self.kill()
             raise Broke(f"{' '.join(command)} did not start") from failed

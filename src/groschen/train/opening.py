@@ -35,14 +35,14 @@ from groschen.model.operations import kit_for
 from groschen.model.transformer import Transformer
 from groschen.plan import Plan
 from groschen.prices import load_prices
-from groschen.records import Problem, Split
+from groschen.records import Split
 from groschen.runs.budget import Spent, parse_budget
 from groschen.runs.folder import Run, create_run, open_run
 from groschen.runs.journal import read_journal
 from groschen.runs.manifest import Manifest, check_inputs
 from groschen.tasks.check import check_task, refuse_broken
 from groschen.tasks.load import load_task
-from groschen.tasks.task import Task, with_instruction
+from groschen.tasks.task import Task
 from groschen.text.bundle import Text
 from groschen.text.load import load_text
 from groschen.trackers import Tracked, Tracker, check_tracker, open_tracker
@@ -50,12 +50,12 @@ from groschen.train.curriculum import Curriculum
 from groschen.train.measuring import measured_roofs
 from groschen.train.optimizer import Optimizer
 from groschen.train.planning import facts, plan_with
+from groschen.train.prompt_length import longest_prompt
 from groschen.train.recipe import GrpoRecipe
 from groschen.train.session import Session
 from groschen.train.state import TrainerState, read_state
 
 _CHECKED = 20  # problems of each split on which the verifier is tried before anything is trained
-_LONGEST_TRIED = 64  # problems, by their characters
 _DECISIVE = {".safetensors", ".json", ".jinja", ".txt", ".model"}
 
 
@@ -205,7 +205,7 @@ def _engine_config(recipe: GrpoRecipe, model: Transformer, task: Task, text: Tex
     quarter of it for prompts that groups share. Raises DoesNotFit if the model's context is too short for
     that.
     """
-    longest = _longest_prompt(task, text) + recipe.sampling.max_tokens
+    longest = longest_prompt(task, text) + recipe.sampling.max_tokens
     if longest > model.config.max_context:
         raise DoesNotFit(
             f"the longest prompt and sampling.max_tokens are {longest} tokens together, the model's context "
@@ -214,20 +214,6 @@ def _engine_config(recipe: GrpoRecipe, model: Transformer, task: Task, text: Tex
     num_blocks = recipe.max_rows * (longest // KEYS_PER_BLOCK + 2) * 5 // 4
     block_bytes = KeyValueCache.bytes_per_block(model.config, model.activation_dtype)
     return EngineConfig(max_rows=recipe.max_rows, cache_bytes=num_blocks * block_bytes)
-
-
-def _longest_prompt(task: Task, text: Text) -> int:
-    """Tokens of the longest prompt, found among the longest texts."""
-
-    def characters(problem: Problem) -> int:
-        return sum(len(str(message.get("content", ""))) for message in problem.messages)
-
-    problems = [problem for split in Split for problem in task.problems[split]]
-    candidates = sorted(problems, key=characters, reverse=True)[:_LONGEST_TRIED]
-    template = text.chat_template()
-    words = max(task.instructions, key=len, default="")
-    asked = [with_instruction(each, words) if words else each for each in candidates]
-    return max(len(template.encode(text.tokenizer, problem.messages)) for problem in asked)
 
 
 def describe(recipe: GrpoRecipe, task: Task, checkpoint: Checkpoint) -> Manifest:

@@ -35,7 +35,7 @@ ORDER_IN_ROOM = {
         runner engine open""",
     "runs/": "disk budget manifest checkpoints journal lock folder rollouts",
     "tasks/": """
-        arithmetic formats lines numbers slots inside jsonl splits task judging schemas worker_loop
+        arithmetic formats lines numbers slots confine inside jsonl splits task judging schemas worker_loop
         seccomp walls
         mathematics_worker pattern_worker workers
         answers choice combined mathematics patterns sandbox json_schema unit_tests verifiers

@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import struct
 import sys
 import tempfile
 import threading
@@ -12,6 +13,7 @@ from typing import NoReturn
 import pytest
 
 from groschen.errors import BadRequest, Unsupported
+from groschen.tasks import seccomp
 from groschen.tasks.sandbox import Limits, Outcome, Sandbox, find_sandbox, first_that_holds, hole
 from groschen.tasks.walls import WALLS, Process, Wall, _Piped, readable
 
@@ -35,21 +37,17 @@ class NoWall:
 
     name = "no wall"
 
+    def leaves_open(self) -> tuple[str, ...]:
+        return ("everything",)
+
+    def user(self) -> int | None:
+        return None
+
+    def counts_alone(self) -> bool:
+        return False
+
     def start(self, argv: Sequence[str], memory_bytes: int) -> Process:
-        descriptor = os.open("/dev/null", os.O_RDONLY)
-        try:
-            return _Piped(argv, descriptor)
-        finally:
-            os.close(descriptor)
-
-
-class Missing:
-    """A wall that is not installed."""
-
-    name = "a missing wall"
-
-    def start(self, argv: Sequence[str], memory_bytes: int) -> NoReturn:
-        raise Unsupported("it is not here")
+        return _Piped(argv)
 
 
 class Silent(NoWall):
@@ -57,6 +55,15 @@ class Silent(NoWall):
 
     def start(self, argv: Sequence[str], memory_bytes: int) -> Process:
         return super().start(["/bin/true"], memory_bytes)
+
+
+class Missing(NoWall):
+    """A wall that is not installed."""
+
+    name = "a missing wall"
+
+    def start(self, argv: Sequence[str], memory_bytes: int) -> NoReturn:
+        raise Unsupported("it is not here")
 
 
 def test_without_a_wall_that_holds_code_is_refused() -> None:
@@ -72,6 +79,13 @@ def test_a_probe_that_did_not_run_proves_nothing() -> None:
     assert "did not run" in str(hole(Sandbox(Silent())))
 
 
+@pytest.fixture
+def no_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every system call is allowed: what remains is what the wall holds."""
+    monkeypatch.setattr(seccomp, "program", lambda **_: struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000))
+
+
+@pytest.mark.usefixtures("no_filter")
 @pytest.mark.parametrize(
     ("line", "found"),
     [
@@ -90,6 +104,33 @@ def test_the_probe_finds_each_hole_by_itself(line: str, found: str, monkeypatch:
     only = line if "\n" in line else rest[rest.index(line) :].split("\n")[0]
     monkeypatch.setattr(module, "_PROBE", f"{head}{only}\nprint(asked['alive'])\nprint('')\n")
     assert hole(Sandbox(NoWall())) == found
+
+
+HOLES = [
+    "listen", "open a socket (2, 2, 17)", "open a socket (1, 2, 0)", "open a socket (16, 3, 0)",
+    "send a descriptor", "start a process", "signal its parent", "reach its parent's limits",
+    "reach its parent's priority", "reach its parent's cores", "open its parent", "write to /tmp",
+    "change the mode of /tmp/", "change the owner of /tmp/", "change the times of /tmp/", "lock a file",
+    "watch files", "outlive its parent",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def holes_without_protection() -> str:
+    """What the probe says of a process without a wall and a filter; it may read and connect, too."""
+    from groschen.tasks import sandbox as module
+
+    with pytest.MonkeyPatch.context() as patch:
+        no_filter.__wrapped__(patch)  # type: ignore[attr-defined]
+        quiet = module._PROBE.replace("print(file.read())", "pass").split("\n")
+        patch.setattr(module, "_PROBE", "\n".join(line for line in quiet if '"connect"' not in line))
+        patch.setattr(tempfile, "tempdir", "/tmp")
+        return str(hole(Sandbox(NoWall())))
+
+
+@pytest.mark.parametrize("name", HOLES)
+def test_the_probe_names_each_hole(holes_without_protection: str, name: str) -> None:
+    assert name in holes_without_protection
 
 
 def test_the_first_wall_that_holds_is_taken(sandbox: Sandbox) -> None:
@@ -267,4 +308,4 @@ def test_an_installation_that_would_show_the_home_folder_is_refused(monkeypatch:
 
 def test_walls_have_one_shape() -> None:
     walls: list[Wall] = [*WALLS, NoWall(), Missing()]
-    assert len({wall.name for wall in walls}) == 4
+    assert len({wall.name for wall in walls}) == len(walls)

@@ -10,7 +10,7 @@ from groschen.records import Verdict
 from groschen.tasks import unit_tests
 from groschen.tasks.sandbox import Sandbox, find_sandbox, first_that_holds
 from groschen.tasks.unit_tests import Code
-from groschen.tasks.walls import WALLS, Process, Wall
+from groschen.tasks.walls import WALLS, Bubblewrap, Process, Wall
 from verifier_samples import assert_keeps_its_own_key, problem
 
 ADD = {
@@ -170,7 +170,7 @@ def test_tests_that_break_are_an_error_and_no_zero() -> None:
 def test_a_sandbox_that_fails_is_an_error_and_no_zero(
     answer: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Ends:
+    class Ends(Bubblewrap):
         name = "ends at once"
 
         def start(self, argv: Sequence[str], memory_bytes: int) -> Process:

@@ -1,19 +1,18 @@
-"""What runs inside of the sandbox, by Python's standard library alone: `python -c` gets this text.
+"""What runs inside of the sandbox, by Python's standard library alone: confine.py gets this text and runs it.
 
-argv: limits as JSON, then a role. `command` replaces the process by argv[3:]. `program` runs argv[3]. `cases`
+argv: a role and what it needs. `command` replaces the process by argv[2:]. `program` runs argv[2]. `cases`
 runs a program once for each standard input. `functions` holds a program's names and does what `tests` asks of
 them; `tests` runs the author's tests in another sandbox, where of the program nothing exists but the plain
 values that come back. So a program may do what it likes to its own process: it has no handle on the result.
 
-Leaves out every protection but the limits of the process: those are the walls' duty (walls.py). `Any` stands
-for values of foreign code. Foreign code may raise anything, and all of it goes back as data.
+Leaves out every protection: the process has been confined before (confine.py), behind a wall (walls.py).
+`Any` stands for values of foreign code. Foreign code may raise anything, and all of it goes back as data.
 """
 
 import builtins
 import io
 import json
 import os
-import resource
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -315,21 +314,12 @@ def _place_and_words(error: BaseException, source: str) -> str:
     return f"{words} at {rows[at - 1].strip()}"[:_MAX_WORDS] if at <= len(rows) else words
 
 
-def _limit(limits: Mapping[str, int]) -> None:
-    for name, most in limits.items():
-        which = getattr(resource, name)
-        hard = resource.getrlimit(which)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(which, (most, most))
-
-
 def _replaced_by(argv: list[str]) -> NoReturn:
     os.execv(argv[0], argv)
 
 
 def _main() -> None:
-    _limit(json.loads(sys.argv[1]))
-    role, given = sys.argv[2], sys.argv[3:]
+    role, given = sys.argv[1], sys.argv[2:]
     sys.argv = ["<program>"]
     if role == "command":
         _replaced_by(given)

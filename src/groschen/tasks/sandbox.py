@@ -1,13 +1,19 @@
 """The sandbox for code that a model wrote: bubblewrap if it holds here, else sandlock, else it is refused.
 
-A wall counts as held after a probe from inside has failed to read a planted secret, to reach a listening
-socket, to start a process, to write a file and to take more memory than allowed, and has said so.
+A wall counts as held after a probe from inside has tried, failed, and said so: to read a planted secret, to
+open a socket of any kind, to send a descriptor, to start a process or reach its parent, to write a file or to
+change its mode, owner, times or attributes, to watch files, to shed its death signal, its limits or its
+namespaces, to use a right of root, and to take more memory than allowed.
 
-What it does not protect against:
+What no wall protects against:
 - an error in the kernel, in bubblewrap or in sandlock: there is no second machine around the code;
 - reading the system's libraries and the installation of this Python, which are visible inside;
-- using the machine while it runs: a core, the memory and the time of its limits, any number of threads;
+- using the machine while it runs: its cores (threads are limited to 128 where they can be counted), the
+  memory and the time of its limits;
+- memory that the kernel holds for a process beside its address space: page tables, files in memory, pipes and
+  threads. It was measured at most as large as the limit once more (`scripts/attack_sandbox.py`);
 - signals through shared hardware, such as caches and clocks.
+What one wall leaves open beyond that: `leaves_open` in walls.py, and `groschen doctor`.
 For code of people who mean harm, use a machine that holds nothing.
 """
 
@@ -26,11 +32,19 @@ from pathlib import Path
 
 from groschen import clock
 from groschen.errors import BadRequest, Unsupported
+from groschen.tasks import seccomp
 from groschen.tasks.walls import WALLS, Process, Wall, python
 
 MAX_CODE = 100_000  # bytes of a program: it travels as one argument, and Linux allows 131,072 bytes
 _KILLED_SECONDS = 5.0  # for the system to clear away a process that was killed
-_INSIDE = Path(__file__).with_name("inside.py")
+# Family, type and protocol that the probe tries, besides a plain connection: TCP, MPTCP, UDP, IPv6, local
+# (two), netlink, packets, the kernel's ciphers, vsock.
+_SOCKETS = (
+    *((2, 1, 6), (2, 1, 262), (2, 2, 17), (10, 1, 6), (1, 1, 0), (1, 2, 0)),
+    *((16, 3, 0), (17, 3, 0), (38, 5, 0), (40, 1, 0)),
+)
+_MAX_THREADS = 128  # of a process whose threads can be counted: their memory in the kernel is nobody's
+_CONFINE, _INSIDE = (Path(__file__).with_name(name) for name in ("confine.py", "inside.py"))
 # No user's folder and no variable decides what Python does inside; -B: there is nothing to write to.
 _FLAGS = ("-s", "-S", "-P", "-B", "-X", "utf8")
 
@@ -59,6 +73,9 @@ class Limits:
             "RLIMIT_NOFILE": self.open_files,
             "RLIMIT_FSIZE": self.output_bytes,  # only files in memory can be written at all
             "RLIMIT_CORE": 0,
+            "RLIMIT_MEMLOCK": 0,
+            "RLIMIT_MSGQUEUE": 0,
+            "RLIMIT_RTPRIO": 0,
         }
 
 
@@ -94,7 +111,9 @@ class Sandbox:
     @contextmanager
     def start(self, arguments: Sequence[str], limits: Limits) -> Iterator[Process]:
         """A process with a role of inside.py; it is ended when the context is left."""
-        command = [python(), *_FLAGS, "-c", _inside(), json.dumps(limits.of_process()), *arguments]
+        confine, inside = _texts()
+        settings = self._confinement(limits, may_replace_itself=arguments[0] == "command")
+        command = [python(), *_FLAGS, "-c", confine, json.dumps(settings), inside, *arguments]
         process = self.wall.start(command, limits.memory_bytes)
         try:
             yield process
@@ -104,6 +123,18 @@ class Sandbox:
             for stream in (process.stdin, process.stdout, process.stderr):
                 if not stream.closed:
                     stream.close()
+
+    def _confinement(self, limits: Limits, *, may_replace_itself: bool) -> dict[str, object]:
+        """What confine.py has to do in the process."""
+        of_process = limits.of_process()
+        if self.wall.counts_alone():
+            of_process["RLIMIT_NPROC"] = _MAX_THREADS
+        return {
+            "limits": of_process,
+            "user": self.wall.user(),
+            "filter": seccomp.program(may_replace_itself=may_replace_itself).hex(),
+            "self": seccomp.SELF,
+        }
 
 
 @cache
@@ -143,6 +174,7 @@ def hole(sandbox: Sandbox) -> str | None:
         asked = {
             "secrets": [in_home.name, in_temporary.name],
             "port": server.getsockname()[1],
+            "sockets": _SOCKETS,
             "folders": ["/", "/tmp", "/dev/shm", str(Path.home()), str(Path.cwd()), tempfile.gettempdir()],
             "alive": alive,
             "parent": os.getpid(),
@@ -167,16 +199,20 @@ def hole(sandbox: Sandbox) -> str | None:
 
 
 _PROBE = """
-import ctypes, json, os, signal, socket, sys
+import ctypes, fcntl, json, os, resource, signal, socket, sys
 asked = json.load(sys.stdin)
+libc = ctypes.CDLL(None, use_errno=True)
 found = []
 def attempt(what, function, *arguments):
     try:
         result = function(*arguments)
-    except (OSError, MemoryError):
+    except (OSError, ValueError, MemoryError):
         return
     if result != "nothing":
         found.append(what)
+def call(name, *arguments):
+    if getattr(libc, name)(*arguments) == -1:
+        raise OSError(ctypes.get_errno(), name)
 def read(path):
     with open(path) as file:
         print(file.read())
@@ -188,14 +224,45 @@ def fork():
     if os.fork() == 0:
         os._exit(0)
     os.wait()
+def put_in_flight():
+    ends = socket.socketpair()
+    socket.send_fds(ends[0], [b"x"], [1])
+def lock():
+    with open(sys.executable) as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
 for path in asked["secrets"]:
     attempt("read " + path, read, path)
 attempt("connect", socket.create_connection, ("127.0.0.1", asked["port"]), 2)
 attempt("listen", socket.create_server, ("127.0.0.1", 0))
+for family, kind, protocol in asked["sockets"]:
+    attempt("open a socket (%d, %d, %d)" % (family, kind, protocol), socket.socket, family, kind, protocol)
+attempt("send a descriptor", put_in_flight)
 attempt("start a process", fork)
-attempt("signal its parent", os.kill, asked["parent"], 0)
+parent, unlimited = asked["parent"], (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+attempt("signal its parent", os.kill, parent, 0)
+attempt("reach its parent's limits", resource.prlimit, parent, resource.RLIMIT_CORE)
+attempt("reach its parent's priority", os.getpriority, os.PRIO_PROCESS, parent)
+attempt("reach its parent's cores", os.sched_getaffinity, parent)
+attempt("open its parent", call, "syscall", 434, parent, 0)
 for folder in asked["folders"]:
     attempt("write to " + folder, write, folder)
+for path in (asked["secrets"][1], "/dev/null"):
+    attempt("change the mode of " + path, os.chmod, path, 0o600 if path != "/dev/null" else 0o666)
+    attempt("change the owner of " + path, os.chown, path, -1, -1)
+    attempt("change the times of " + path, os.utime, path)
+    attempt("mark " + path, os.setxattr, path, "user.groschen", b"x")
+attempt("lock a file", lock)
+attempt("watch files", call, "inotify_init1", 0)
+attempt("watch all files", call, "fanotify_init", 0, 0)
+attempt("outlive its parent", call, "prctl", 1, 0, 0, 0, 0)
+attempt("leave its session", os.setsid)
+attempt("leave its namespaces", call, "unshare", 0x10000000)
+attempt("be traced", call, "ptrace", 0, 0, 0, 0)
+attempt("queue calls", call, "syscall", 425, 1, 0)
+attempt("change its root", os.chroot, "/")
+attempt("change its groups", os.setgroups, [])
+attempt("run before all others", os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(1))
+attempt("lift its limits", resource.setrlimit, resource.RLIMIT_AS, unlimited)
 attempt("take 1 GB", bytearray, 1 << 30)
 print(asked["alive"])
 print(", ".join(found))
@@ -203,8 +270,8 @@ print(", ".join(found))
 
 
 @cache
-def _inside() -> str:
-    return _INSIDE.read_text(encoding="utf-8")
+def _texts() -> tuple[str, str]:
+    return _CONFINE.read_text(encoding="utf-8"), _INSIDE.read_text(encoding="utf-8")
 
 
 def _watch(process: Process, stdin: bytes, limits: Limits) -> Outcome:

@@ -1,15 +1,21 @@
-"""The two walls behind which a model's code may run: bubblewrap and sandlock. Each starts one process.
+"""The walls behind which a model's code may run: bubblewrap and sandlock. Each starts one process.
 
-Behind both: no network, no process besides the one that is started, nothing writable, and of the file
-system only the system's libraries and the installation of this Python, to be read. No environment variable
-passes. Limits on memory, time and open files are set by the process itself before it touches foreign code
-(inside.py).
-What the walls do not protect against: sandbox.py.
+Behind all: no network, no process besides the one that is started, nothing writable, and of the file system
+only the system's libraries and the installation of this Python, to be read. No environment variable passes.
+Limits on memory, time and open files, the loss of capabilities and the filter of system calls are set by the
+process itself before it touches foreign code (confine.py).
+
+bubblewrap gives namespaces of its own for processes, files, network, IPC and host name. Started by root it
+needs no user namespace: the process becomes a user who owns nothing, where the system lets it; else, and for
+everybody else, it stays the user who started it, inside a user namespace.
+What each does not hold: `leaves_open`. What none protects against: sandbox.py.
 """
 
 import os
+import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,12 +23,13 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from groschen.errors import Unsupported
-from groschen.tasks import seccomp
 
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin", "HOME": "/", "LANG": "C.UTF-8"}
-_NOBODY = "65534"
+_NOBODY = 65534
+_UNUSED_USERS = range(1 << 30, (1 << 30) + (1 << 24))  # ids that no distribution gives to anybody
+_SET_USER_AND_GROUP = 1 << 6 | 1 << 7  # CAP_SETGID, CAP_SETUID
 
 
 class Process(Protocol):
@@ -43,6 +50,15 @@ class Wall(Protocol):
     """A way to start a process that can do nothing but compute."""
 
     name: str
+
+    def leaves_open(self) -> tuple[str, ...]:
+        """What a process can still do behind this wall on this machine, besides what no wall prevents."""
+
+    def user(self) -> int | None:
+        """The user that a process of root has to become, by number; None: it stays who it is."""
+
+    def counts_alone(self) -> bool:
+        """Whether a limit on the user's threads counts those of this process only."""
 
     def start(self, argv: Sequence[str], memory_bytes: int) -> Process:
         """Start a program by its absolute path. Raises Unsupported if this machine can't."""
@@ -67,53 +83,117 @@ def readable() -> tuple[str, ...]:
     return tuple(folder for folder in folders if os.path.exists(folder))
 
 
+def other_user() -> int | None:
+    """The number of a user who owns nothing, another one each time; None if this process can't become one."""
+    if os.geteuid() != 0 or not _may_change_user():
+        return None
+    drawn = secrets.choice(_UNUSED_USERS)
+    return next((user for user in (drawn, _NOBODY) if _is_mapped(user)), None)
+
+
+def _may_change_user() -> bool:
+    status = Path("/proc/self/status").read_text()
+    effective = next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1]
+    return int(effective, 16) & _SET_USER_AND_GROUP == _SET_USER_AND_GROUP
+
+
+def _is_mapped(user: int) -> bool:
+    """Whether the user namespace of this process knows the user and the group of this number."""
+    for path in (Path("/proc/self/uid_map"), Path("/proc/self/gid_map")):
+        rows = [[int(word) for word in line.split()] for line in path.read_text().splitlines()]
+        if not any(first <= user < first + count for first, _, count in rows):
+            return False
+    return Path("/proc/self/setgroups").read_text().strip() == "allow"
+
+
+def _all_may_read(path: str) -> bool:
+    """Whether every user may read a file or list a folder, and pass through the folders above it."""
+    above = all(parent.stat().st_mode & stat.S_IXOTH for parent in Path(path).parents)
+    return bool(above and Path(path).stat().st_mode & stat.S_IROTH)
+
+
 class Bubblewrap:
-    """Namespaces of its own for everything, an empty root, no capabilities, and a filter of system calls."""
+    """Namespaces of its own, an empty root, no capabilities."""
 
     name = "bubblewrap"
 
+    def leaves_open(self) -> tuple[str, ...]:
+        """As of every wall."""
+        return () if os.geteuid() != 0 else ("it can start any number of threads: root's are not limited",)
+
+    def user(self) -> int | None:
+        """As of every wall."""
+        return None
+
+    def counts_alone(self) -> bool:
+        """As of every wall. The kernel never limits the threads of root, whatever its name in here."""
+        return os.geteuid() != 0
+
     def start(self, argv: Sequence[str], memory_bytes: int) -> Process:  # noqa: ARG002 - the process limits itself
         """As of every wall."""
-        found = shutil.which("bwrap")
-        if found is None:
+        program = shutil.which("bwrap")
+        if program is None:
             raise Unsupported("there is no program bwrap; install the package bubblewrap")
-        command = [
-            found,
-            "--unshare-all",
-            "--unshare-user",
-            "--uid",
-            _NOBODY,
-            "--gid",
-            _NOBODY,
-            "--cap-drop",
-            "ALL",
-        ]
-        command += ["--die-with-parent", "--new-session", "--hostname", "sandbox", "--clearenv"]
+        command = [program, *self._identity(), "--die-with-parent", "--new-session", "--hostname", "sandbox"]
+        command.append("--clearenv")
         for name, value in _ENVIRONMENT.items():
             command += ["--setenv", name, value]
         for folder in readable():
-            linked = os.path.islink(folder)
-            command += ["--symlink", os.readlink(folder), folder] if linked else ["--ro-bind", folder, folder]
+            if os.path.islink(folder):
+                command += ["--symlink", os.readlink(folder), folder]
+                continue
+            # Folders that bubblewrap makes on the way have mode 0700, which would shut another user out.
+            for parent in reversed(Path(folder).parents[:-1]):
+                command += ["--perms", "0755", "--dir", str(parent)]
+            command += ["--ro-bind", folder, folder]
+        command += ["--perms", "0755", "--dir", "/dev"]
         for device in _DEVICES:
             command += ["--dev-bind", device, device]
-        filter_file = os.memfd_create("filter")
-        try:
-            os.write(filter_file, seccomp.program())
-            os.lseek(filter_file, 0, os.SEEK_SET)
-            command += ["--remount-ro", "/", "--chdir", "/", "--seccomp", str(filter_file), "--", *argv]
-            return _Piped(command, filter_file)
-        finally:
-            os.close(filter_file)
+        return _Piped([*command, "--remount-ro", "/", "--chdir", "/", "--", *argv])
+
+    def _identity(self) -> list[str]:
+        nobody = str(_NOBODY)
+        names = ["--unshare-all", "--unshare-user", "--uid", nobody, "--gid", nobody]
+        return [*names, "--cap-drop", "ALL"]
+
+
+class BubblewrapAsRoot(Bubblewrap):
+    """bubblewrap without a user namespace, for root: the process becomes another user of the machine."""
+
+    name = "bubblewrap as root"
+
+    def leaves_open(self) -> tuple[str, ...]:
+        """As of every wall."""
+        return ()
+
+    def user(self) -> int | None:
+        """As of every wall."""
+        return other_user()
+
+    def counts_alone(self) -> bool:
+        """As of every wall."""
+        return True
+
+    def start(self, argv: Sequence[str], memory_bytes: int) -> Process:
+        """As of every wall."""
+        if os.geteuid() != 0:
+            raise Unsupported("this process is not root's")
+        if other_user() is None:
+            raise Unsupported("root can't become another user here")
+        return super().start(argv, memory_bytes)
+
+    def _identity(self) -> list[str]:
+        names = [f"--unshare-{kind}" for kind in ("ipc", "pid", "net", "uts", "cgroup-try")]
+        rights = [word for right in ("SETUID", "SETGID", "SETPCAP") for word in ("--cap-add", f"CAP_{right}")]
+        return [*names, "--cap-drop", "ALL", *rights]  # what is left is for becoming the user (confine.py)
 
 
 class _Piped:
     """A process started by subprocess."""
 
-    def __init__(self, command: Sequence[str], kept_open: int) -> None:
+    def __init__(self, command: Sequence[str]) -> None:
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=pipe, pass_fds=(kept_open,), env={}, cwd="/"
-        )
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env={}, cwd="/")
         assert self._process.stdin and self._process.stdout and self._process.stderr
         self.stdin, self.stdout, self.stderr = self._process.stdin, self._process.stdout, self._process.stderr
 
@@ -132,6 +212,27 @@ class Sandlock:
     """Landlock and a supervised filter of system calls. Needs no namespaces, but Linux 6.7."""
 
     name = "sandlock"
+
+    def leaves_open(self) -> tuple[str, ...]:
+        """As of every wall."""
+        reads = (
+            "it can ask of any path whether it exists, how large and how old it is, and where a link leads",
+            "it sees the name of the machine, and its own and the grader's number",
+        )
+        if self.counts_alone():
+            return reads
+        threads = "it can start as many threads as its memory holds"
+        if os.geteuid() != 0:
+            return (*reads, threads)
+        return (*reads, threads, f"it stays root, without rights: another user can't read {sys.base_prefix}")
+
+    def user(self) -> int | None:
+        """As of every wall. Only where another user can read Python; else root without capabilities."""
+        return other_user() if all(map(_all_may_read, (python(), *readable()))) else None
+
+    def counts_alone(self) -> bool:
+        """As of every wall."""
+        return self.user() is not None
 
     def start(self, argv: Sequence[str], memory_bytes: int) -> Process:
         """As of every wall."""
@@ -173,4 +274,4 @@ class _Confined:
         return -int(ended.signal) if ended.signal > 0 else -int(signal.SIGKILL)
 
 
-WALLS: tuple[Wall, ...] = (Bubblewrap(), Sandlock())
+WALLS: tuple[Wall, ...] = (BubblewrapAsRoot(), Bubblewrap(), Sandlock())

@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from groschen import cli
@@ -50,6 +51,7 @@ def test_a_number_out_of_its_range_is_wrong_use(
 def test_a_tilde_is_the_home_of_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", platformdirs.user_cache_dir())  # the compiled kernels stay there
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     few = ("--problems", "2", "--samples", "1", "--max-tokens", "16")

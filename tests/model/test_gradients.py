@@ -64,6 +64,28 @@ def test_the_gradient_of_a_score_is_that_of_log_softmax(operations, temperature:
 
 
 @pytest.mark.parametrize("operations", BOTH, ids=lambda each: each.name)
+@pytest.mark.parametrize("words", [7, 1000])
+@pytest.mark.parametrize("bad", [-1, -(2**40), 0, 2**31, 2**62])
+def test_a_token_outside_of_the_row_makes_that_row_nan_and_touches_nothing_else(
+    operations, words: int, bad: int
+) -> None:
+    bad += words if bad >= 0 else 0
+    logits, grad, inverses = _numbers(1, 9, words), _numbers(2, 9), torch.ones(9)
+    tokens = torch.arange(9) % words
+    right = operations.categorical(logits, inverses, None, tokens)
+    expected = operations.score_gradient(logits.clone(), inverses, tokens, right.logprobs, grad)
+    tokens[4] = bad
+    scored = operations.categorical(logits, inverses, None, tokens)
+    assert scored.logprobs.isnan().tolist() == [row == 4 for row in range(9)]
+    around = torch.zeros(11, words)  # what lies before and behind
+    around[1:10] = logits
+    found = operations.score_gradient(around[1:10], inverses, tokens, scored.logprobs, grad)
+    assert found[4].isnan().all() and not around[0].any() and not around[10].any()
+    others = [row for row in range(9) if row != 4]
+    assert torch.equal(found[others], expected[others])
+
+
+@pytest.mark.parametrize("operations", BOTH, ids=lambda each: each.name)
 def test_squares_are_added_up_by_rows(operations) -> None:
     x = _numbers(1, 40, 2500)
     assert _near(operations.squares(x), x.double().square().sum(1))

@@ -77,8 +77,10 @@ class PortableOperations:
     ) -> Tensor:
         """d logprob / d logit = (1 if it is the token else 0, minus its probability) / temperature."""
         del logprobs  # a sum taken anew keeps the probabilities' sum at 1 here
+        inside = _inside(tokens, logits.shape[1])
+        grads = grads.masked_fill(~inside, float("nan"))
         grad_logits = (logits * inverse_temperatures[:, None]).softmax(-1).neg_()
-        grad_logits.scatter_add_(1, tokens[:, None], torch.ones_like(grads)[:, None])
+        grad_logits.scatter_add_(1, tokens.where(inside, 0)[:, None], torch.ones_like(grads)[:, None])
         return grad_logits.mul_((grads * inverse_temperatures)[:, None])
 
     def squares(self, x: Tensor) -> Tensor:
@@ -178,7 +180,8 @@ class PortableOperations:
             drawn = torch.searchsorted(running, uniforms.double()[:, None] * total[:, None], right=True)[:, 0]
             last = (logits.shape[1] - 1) - weights.flip(-1).gt(0).int().argmax(-1)
             tokens = torch.where(is_greedy, logits.argmax(-1), torch.minimum(drawn, last))
-        chosen = logits.gather(1, tokens[:, None])[:, 0]
+        inside = _inside(tokens, logits.shape[1])
+        chosen = logits.gather(1, tokens.where(inside, 0)[:, None])[:, 0].masked_fill(~inside, float("nan"))
         logprobs = ((chosen.double() - top[:, 0].double()) * scale.double() - total.log()).float()
         moments = (weights * below.clamp(min=-1e4)).double().cumsum(-1)[:, -1]
         entropies = (total.log() - moments / total).float()
@@ -186,3 +189,8 @@ class PortableOperations:
         nan = float("nan")
         logprobs, entropies = logprobs.masked_fill(broken, nan), entropies.masked_fill(broken, nan)
         return Categorical(tokens.masked_fill(broken, -1), logprobs, entropies)
+
+
+def _inside(tokens: Tensor, vocabulary: int) -> Tensor:
+    """Which tokens are of the vocabulary: an index that is not would break the whole device on CUDA."""
+    return (tokens >= 0) & (tokens < vocabulary)

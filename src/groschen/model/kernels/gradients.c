@@ -90,12 +90,17 @@ void rms_norm_gradient(const activation *x, const activation *weight, const acti
 }
 
 /* logits: [rows, words], become grads[r] * inverses[r] * ((1 if it is the token else 0) - its probability), where a word's
- * probability is exp((logit - logit of the token) * inverse + logprob of the token): no sum is taken again. */
+ * probability is exp((logit - logit of the token) * inverse + logprob of the token): no sum is taken again. A token outside of the
+ * row, whose logprob is NaN too, makes its whole row NaN. */
 void score_gradient(float *logits, int64_t stride, int64_t rows, int64_t words, const float *inverses, const int64_t *tokens,
                     const float *logprobs, const float *grads, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t r = 0; r < rows; r++) {
         float *at = logits + r * stride, inverse = inverses[r], weight = grads[r] * inverse;
+        if (tokens[r] < 0 || tokens[r] >= words) {
+            for (int64_t i = 0; i < words; i++) at[i] = NAN;
+            continue;
+        }
         vfloat start = broadcast(at[tokens[r]]), scale = broadcast(inverse), known = broadcast(logprobs[r]);
         int64_t i = 0;
         for (; i + LANES <= words; i += LANES)

@@ -24,7 +24,14 @@ class DoesNotFit(GroschenError):
 
 
 class BadRequest(GroschenError):
-    """A request or a setting is out of its range or contradicts another one."""
+    """A request or a setting is out of its range or contradicts another one.
+
+    field: the name of the setting, where one alone is to blame; None where the message is all there is.
+    """
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class UsageError(GroschenError):

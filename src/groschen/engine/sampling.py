@@ -66,7 +66,9 @@ def check(params: SamplingParams, vocab_size: int) -> None:
     _check_whole("top_k", params.top_k, 0, None, "; 0 keeps all tokens")
     _check_number("top_p", params.top_p, 0, 1, "; 1 keeps all tokens")
     if params.top_p == 0:
-        raise BadRequest("top_p must be above 0, found 0; for the most probable token ask for temperature 0")
+        raise BadRequest(
+            "top_p must be above 0, found 0; for the most probable token ask for temperature 0", "top_p"
+        )
     _check_number("min_p", params.min_p, 0, 1, "; 0 keeps all tokens")
     _check_number("repetition_penalty", params.repetition_penalty, 0.01, 100, "; 1 changes nothing")
     _check_number("presence_penalty", params.presence_penalty, -2, 2, "; 0 changes nothing")
@@ -234,13 +236,18 @@ def _first(logits_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return window.values[:, :count], window.token_ids[:, :count]
 
 
-def _check_number(name: str, value: object, low: float, high: float, advice: str = "") -> None:
+def _check_number(
+    field: str, value: object, low: float, high: float, advice: str = "", name: str | None = None
+) -> None:
     # A NaN is in no range.
     if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
-        raise BadRequest(f"{name} must be a number from {low:g} to {high:g}{advice}; found {value!r}")
+        message = f"{name or field} must be a number from {low:g} to {high:g}{advice}; found {value!r}"
+        raise BadRequest(message, field)
 
 
-def _check_whole(name: str, value: object, low: int, high: int | None, advice: str = "") -> None:
+def _check_whole(
+    field: str, value: object, low: int, high: int | None, advice: str = "", name: str | None = None
+) -> None:
     if (
         not isinstance(value, int)
         or isinstance(value, bool)
@@ -248,22 +255,26 @@ def _check_whole(name: str, value: object, low: int, high: int | None, advice: s
         or (high is not None and value > high)
     ):
         reach = f"of {low} or more" if high is None else f"from {low} to {high}"
-        raise BadRequest(f"{name} must be a whole number {reach}{advice}; found {value!r}")
+        raise BadRequest(f"{name or field} must be a whole number {reach}{advice}; found {value!r}", field)
 
 
 def _check_bias(logit_bias: tuple[tuple[int, float], ...], vocab_size: int) -> None:
     seen = set()
     for token_id, addend in logit_bias:
-        _check_whole("a token id in logit_bias", token_id, 0, vocab_size - 1, " (the vocabulary)")
-        _check_number(f"logit_bias of token {token_id}", addend, -100, 100)
+        _check_token("logit_bias", token_id, vocab_size)
+        _check_number("logit_bias", addend, -100, 100, name=f"logit_bias of token {token_id}")
         if token_id in seen:
-            raise BadRequest(f"logit_bias names token {token_id} twice; give it one value")
+            raise BadRequest(f"logit_bias names token {token_id} twice; give it one value", "logit_bias")
         seen.add(token_id)
 
 
 def _check_stops(params: SamplingParams, vocab_size: int) -> None:
     for token_id in params.stop_token_ids:
-        _check_whole("a token id in stop_token_ids", token_id, 0, vocab_size - 1, " (the vocabulary)")
+        _check_token("stop_token_ids", token_id, vocab_size)
     stop: object = params.stop  # a lone string would be taken for its characters
     if not isinstance(stop, tuple) or not all(isinstance(text, str) and text for text in stop):
-        raise BadRequest(f"stop must be a tuple of strings of 1 character or more; found {stop!r}")
+        raise BadRequest(f"stop must be a tuple of strings of 1 character or more; found {stop!r}", "stop")
+
+
+def _check_token(field: str, token_id: object, vocab_size: int) -> None:
+    _check_whole(field, token_id, 0, vocab_size - 1, " (the vocabulary)", f"a token id in {field}")

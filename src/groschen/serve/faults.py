@@ -163,12 +163,12 @@ def internal(request_id: str | None = None) -> ApiFault:
 
 
 def fault_of(error: BaseException, param: str | None = None, request_id: str | None = None) -> ApiFault:
-    """The fault that an exception is answered with; param: the field that our own errors are about."""
+    """The fault that an exception is answered with; param: the field to blame where the error names none."""
     match error:
         case ApiFault():
             return error
         case BadRequest():
-            return invalid(str(error), param, "invalid_value")
+            return invalid(str(error), error.field or param, "invalid_value")
         case DoesNotFit():
             return invalid(str(error), param, "context_length_exceeded")
         case Unsupported():

@@ -48,12 +48,12 @@ ORDER_IN_ROOM = {
         advantages alarms batch curriculum losses measuring optimizer rewards recipe reference state step
         metrics planning prompt_length signals session grpo opening command""",
     "serve/": """
-        events faults fields
+        events faults field_types fields
         forms/cursor forms/json_text forms/calls forms/literals forms/objects forms/tagged forms/families
         forms/form forms/detect forms/forced
         parser grammar budget calling
         served ticket engines host logs keys limits wire health metrics
-        sampling_fields prompt guides formats generation answer
+        sampling_fields prompt guides stops formats generation answer
         chat_fields chat completions_fields completions
         responses_items responses_fields responses_events responses embeddings models openapi_answers openapi
         page_files page_words glance pages app command""",

@@ -78,6 +78,7 @@ class Request:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     num_completions: int = 1
     guide: Guide | None = None  # each sample goes with a fork of it
+    continues_text: bool = False  # a completion goes on with the prompt's text; else it is a text of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ STOP, LENGTH, ABORTED = FinishReason.STOP, FinishReason.LENGTH, FinishReason.ABO
 FUNCTIONS: dict[str, dict[str, object]] = {
     "weather": {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}},
     "time": {"type": "object", "properties": {}},
+    "send": {"type": "object", "properties": {"to": {"type": "string"}}, "required": ["to"]},
     "write": {
         "type": "object",
         "properties": {
@@ -204,10 +205,38 @@ HERMES = {
     "the tag twice": hermes(f"<tool_call> {ONE}", WEATHER, content="<tool_call> "),
     "another family's call": hermes(CODER, WEATHER),
     "no object": hermes("<tool_call>\nweather\n</tool_call>", content="<tool_call>\nweather\n</tool_call>"),
-    "no arguments": hermes(text := '<tool_call>{"name": "time"}</tool_call>', content=text),
+    "no arguments": hermes('<tool_call>{"name": "time"}</tool_call>', ("time", "{}")),
     "arguments are null": hermes(
-        text := '<tool_call>{"name": "time", "arguments": null}</tool_call>', content=text
+        '<tool_call>{"name": "time", "arguments": null}</tool_call>', ("time", "{}")
     ),
+    "arguments are an empty string": hermes(
+        '<tool_call>{"name": "time", "arguments": ""}</tool_call>', ("time", "{}")
+    ),
+    "empty arguments before the name": hermes(
+        '<tool_call>{"arguments": "", "name": "time"}</tool_call>', ("time", "{}")
+    ),
+    "no arguments where some are needed": hermes(
+        text := '<tool_call>{"name": "send"}</tool_call>', content=text
+    ),
+    "empty arguments where some are needed": hermes(
+        text := '<tool_call>{"name": "send", "arguments": ""}</tool_call>', content=text
+    ),
+    "a call without its marker": hermes(
+        '{"name": "weather", "arguments": {"city": "Ulm"}}', ("weather", '{"city": "Ulm"}')
+    ),
+    "a call in a fence instead of its marker": hermes(
+        '```json\n{\n  "name": "weather",\n  "arguments": {"city": "Ulm"}\n}\n```',
+        ("weather", '{"city": "Ulm"}'),
+    ),
+    "two calls without markers": hermes(
+        '{"name": "time", "arguments": {}}\n{"name": "weather", "arguments": {"city": "Ulm"}}',
+        ("time", "{}"),
+        ("weather", '{"city": "Ulm"}'),
+    ),
+    "an object that names no tool": hermes(text := '{"name": "Ulm", "arguments": {}}', content=text),
+    "a fence that holds no call": hermes(text := '```json\n{"city": "Ulm"}\n```', content=text),
+    "a fence of another language": hermes(text := "```python\nprint(1)\n```", content=text),
+    "an object behind a sentence": hermes(text := 'So: {"name": "time", "arguments": {}}', content=text),
     "a key that does not belong": hermes(
         text := '<tool_call>{"name": "time", "comment": "x", "arguments": {}}</tool_call>', content=text
     ),

@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from tokenizers import Tokenizer, decoders, models, normalizers
 
 import groschen
 from groschen.serve.app import AppConfig, application
@@ -171,3 +172,25 @@ def write_tool_model(folder: Path) -> Wanted:
         shutil.copy(path, folder / path.name)
     (folder / "chat_template.jinja").write_text(_TOOL_TEMPLATE)
     return Wanted(name="tooled", source=str(folder))
+
+
+def write_sentencepiece_model(folder: Path) -> Wanted:
+    """penny's weights with a vocabulary that puts a space before every text, as Llama 2's does, and an end
+    token that is none.
+    """
+    source = Path(groschen.__file__).parent / "penny"
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(source / name, folder / name)
+    words = ["▁the", "▁jumps", "▁over"]
+    merges = [(word[:end], word[end]) for word in words for end in range(1, len(word))]
+    pieces = ["<unk>", "<s>", "</s>", "▁", *"abcdefghijklmnopqrstuvwxyz", *map("".join, merges)]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    backend = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>"))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    backend.add_special_tokens(["<unk>", "<s>", "</s>"])
+    backend.save(str(folder / "tokenizer.json"))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [-1, 2, 900_000]}))
+    return Wanted(name="pieces", source=str(folder))

@@ -221,12 +221,12 @@ def test_offsets_leave_out_what_the_text_does_not_show() -> None:
     tokenizer = ours(backend, "</s>")
     ids = tokenizer.encode("the fox", add_special=True)
     drawn = [2, *tokenizer.encode("jumps over")]  # an end token that was to be ignored comes first
-    shown = "the foxjumps over"
+    shown = "the fox jumps over"
     prompt = Completion(
         token_ids=(), logprobs=(), text="", finish_reason=FinishReason.STOP, policy_version=0, seed=0,
         sample=0, prompt_ids=tuple(ids), cached_tokens=0, prompt_logprobs=(-1.0,) * (len(ids) - 1),
     )  # fmt: skip
-    listing = Listing(tokenizer)
+    listing = Listing(tokenizer, continues=True)
     listing.add_prompt(prompt, "the fox")
     listing.add([TokenInfo(each, tokenizer.token_bytes(each), -1.0, (), "content") for each in drawn])
     lists: Any = listing.json()

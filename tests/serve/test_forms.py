@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from groschen.records import FinishReason
-from groschen.serve.events import Content, Finished, ToolArguments, ToolBegin
+from groschen.serve.events import Content, Finished, ToolArguments, ToolBegin, ToolEnd
 from groschen.serve.forms import form as forms
 from groschen.serve.forms.cursor import Malformed
 from groschen.serve.forms.detect import (
@@ -297,3 +297,27 @@ def test_a_call_that_a_real_template_writes_is_read_back(reference_templates: li
     assert json.loads(arguments) == ARGUMENTS
     assert not [event for event in events if isinstance(event, Content) and event.text.strip()], text
     assert events[-1] == Finished("tool_calls")
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        (forms.DEEPSEEK, "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>clock\n"
+         "```json\n%s\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>"),
+        (forms.MISTRAL_V11, "[TOOL_CALLS]clock[ARGS]%s"),
+        (forms.MISTRAL, '[TOOL_CALLS][{"name": "clock", "arguments": %s}]'),
+        (forms.LLAMA, '{"name": "clock", "parameters": %s}'),
+    ],
+    ids=["deepseek", "mistral v11", "mistral", "llama"],
+)  # fmt: skip
+@pytest.mark.parametrize("nothing", ["null", '""', "{}"])
+def test_a_call_of_a_tool_without_parameters_may_leave_its_arguments_empty(
+    form: forms.Form, text: str, nothing: str
+) -> None:
+    machine = Parser(
+        form, in_reasoning=False, has_tools=True, call_id=lambda: "call_1", functions={"clock": {}}
+    )
+    events = [*machine.push(text % nothing), *machine.finish(FinishReason.STOP)]
+    assert events == [
+        ToolBegin(0, "call_1", "clock"), ToolArguments(0, "{}"), ToolEnd(0), Finished("tool_calls"),
+    ]  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from groschen.records import FinishReason, SamplingParams
+from groschen.records import FinishReason, Request, SamplingParams
 from groschen.serve import completions
 from groschen.serve.answer import Answer, answer_of, token_text, whole_answers
 from groschen.serve.completions_fields import CompletionRequest
@@ -23,11 +23,13 @@ from groschen.serve.events import (
 )
 from groschen.serve.faults import ApiFault
 from groschen.serve.forms.form import HERMES
-from groschen.serve.generation import Ask, Piece, _Sample, check_length, generate
+from groschen.serve.generation import Ask, Piece, _Prepared, _Sample, check_length, generate
 from groschen.serve.host import Host
 from groschen.serve.prompt import prompt_of, template_settings, variables
+from groschen.serve.stops import Stops
 from serve.serving import PENNY, PUZZLE
 
+FREE = _Prepared(Request(prompt_ids=(0,)), "free", "freely", Stops((), {}), HERMES)
 ASK = Ask(model="penny", messages=PUZZLE, sampling=SamplingParams(seed=1))
 
 
@@ -118,21 +120,53 @@ def test_without_a_seed_each_ask_gets_its_own_and_tells_it() -> None:
     run(work)
 
 
-@pytest.mark.parametrize("stop", ["</answer>", "swer>", "r>(4", "=7\n", "7"])
-def test_a_stop_string_ends_the_answer_and_is_not_in_it(stop: str) -> None:
+@pytest.mark.parametrize("is_whole", [False, True])
+@pytest.mark.parametrize("stop", ["</answer>", "swer>", "r>(4", "2", "+", "3)+"])
+def test_a_stop_string_ends_the_content_and_is_not_in_it(stop: str, is_whole: bool) -> None:
     async def work(host: Host) -> None:
-        text = await _text(host, ASK)
-        assert stop in text
+        free = (await answers_to(host, ASK))[0]
+        content = "".join(free.content)
+        assert stop in content
         sampling = SamplingParams(seed=1, stop=(stop,))
-        answer = (await answers_to(host, replace(ASK, sampling=sampling)))[0]
-        assert "".join((*answer.reasoning, "\n", *answer.content)).strip("\n") == text[
-            : text.index(stop)
-        ].strip("\n")
+        answer = (await answers_to(host, replace(ASK, sampling=sampling, is_whole=is_whole)))[0]
+        assert "".join(answer.content) == content[: content.index(stop)]
+        assert "".join(answer.reasoning) == "".join(free.reasoning) != ""
         assert answer.finished == Finished("stop", stop)
 
-    async def _text(host: Host, ask: Ask) -> str:
-        answer = (await answers_to(host, ask))[0]
-        return "".join((*answer.reasoning, "\n", *answer.content))
+    run(work)
+
+
+@pytest.mark.parametrize("stop", ["7", "=7\n", "\n"])
+def test_a_stop_string_that_the_reasoning_alone_quotes_ends_nothing(stop: str) -> None:
+    async def work(host: Host) -> None:
+        free = (await answers_to(host, ASK))[0]
+        assert stop in "".join(free.reasoning) and stop not in "".join(free.content)
+        sampling = SamplingParams(seed=1, stop=(stop,))
+        assert (await answers_to(host, replace(ASK, sampling=sampling)))[0] == free
+
+    run(work)
+
+
+@pytest.mark.parametrize("stop", ["<|assistant|>", "</think>"])
+def test_a_token_that_is_never_shown_ends_the_answer_where_it_is_drawn(stop: str) -> None:
+    async def work(host: Host) -> None:
+        control = host.served("penny").named_ids
+        bias = ((control[stop], 100.0),)
+        sampling = SamplingParams(seed=1, stop=(stop,), logit_bias=bias, max_tokens=50)
+        generation = await generate(host, replace(ASK, sampling=sampling))
+        answer = (await whole_answers(generation))[0]
+        assert answer.finished == Finished("stop", stop)
+        assert stop not in "".join((*answer.reasoning, *answer.content))
+
+    run(work)
+
+
+@pytest.mark.parametrize("stop", ["\n<|user|>", "</think>\n"])
+def test_a_stop_string_that_could_never_be_met_is_refused(stop: str) -> None:
+    async def work(host: Host) -> None:
+        with pytest.raises(ApiFault, match="never part of the text") as refused:
+            await generate(host, replace(ASK, sampling=SamplingParams(stop=(stop,))))
+        assert refused.value.error.param == "stop"
 
     run(work)
 
@@ -231,7 +265,7 @@ def test_a_second_call_is_cut_off_where_only_one_is_allowed() -> None:
         text = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
         ask = replace(ASK, tools=[{"type": "function", "function": {"name": "f"}}], parallel_tool_calls=False)
         served.form = replace(HERMES, shows_tools=True)
-        sample = _Sample(served, ask, False, "freely")
+        sample = _Sample(served, ask, FREE)
         events: list[object] = []
         for each in served.opened.text.tokenizer.encode(text * 2):
             sample._push(each, False, events)
@@ -250,7 +284,7 @@ def test_a_broken_call_ends_no_answer_and_its_text_goes_out(broken: str) -> None
         served = host.models[0]
         served.form = replace(HERMES, shows_tools=True)
         ask = replace(ASK, tools=[{"type": "function", "function": {"name": "f"}}], parallel_tool_calls=False)
-        sample = _Sample(served, ask, False, "freely")
+        sample = _Sample(served, ask, FREE)
         events: list[Event] = []
         text = f'<tool_call>\n{{"name": "f", "arguments": {broken}\n</tool_call> and so on'
         for each in served.opened.text.tokenizer.encode(text):

@@ -115,6 +115,15 @@ def test_the_encoder_s_first_space_is_not_shown_but_later_ones_are() -> None:
     assert "".join(stream.push([i]) for i in tokenizer.encode(" the fox")) == " the fox"
 
 
+def test_a_text_that_continues_another_one_keeps_its_first_space() -> None:
+    tokenizer = ours(sentencepiece_like("prepend"))
+    drawn = tokenizer.encode("over the fox")
+    whole = tokenizer.decode([*tokenizer.encode("jumps"), *drawn])
+    assert "jumps" + TextStream(tokenizer, continues=True).push(drawn) == whole == "jumps over the fox"
+    stream = TextStream(tokenizer, [" over"], continues=True)
+    assert stream.push(drawn) == "" and stream.stopped == " over"
+
+
 def test_empty_stop_string_is_refused() -> None:
     with pytest.raises(BadRequest, match="empty"):
         TextStream(ours(byte_level()), ["x", ""])

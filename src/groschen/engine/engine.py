@@ -125,7 +125,9 @@ class Engine:
         self.num_drafted = self.num_accepted = 0  # tokens that were guessed, and that were right
         self._open: dict[int, _Open] = {}
         self._num_requests = 0
-        self.end_ids = frozenset(model.config.eos_ids) | frozenset(tokenizer.eos_ids)
+        ends = frozenset(model.config.eos_ids) | frozenset(tokenizer.eos_ids)
+        # Files also write -1, or an id of a larger vocabulary, for "none": such a token is never drawn.
+        self.end_ids = frozenset(i for i in ends if 0 <= i < model.config.vocab_size)
         self._set_salt()
 
     # -- requests
@@ -158,7 +160,7 @@ class Engine:
         self.scheduler.add(prompt)
         opened = _Open(request, seed, prompt)
         for sample in range(request.num_completions):
-            opened.streams[sample] = TextStream(self.tokenizer, params.stop)
+            opened.streams[sample] = TextStream(self.tokenizer, params.stop, continues=request.continues_text)
             opened.shown[sample] = ""
         self._open[number] = opened
         self._num_requests += 1

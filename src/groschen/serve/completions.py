@@ -163,7 +163,6 @@ class _View:
 
     def __init__(self, generation: Generation, prompt: PromptAsk, body: CompletionRequest) -> None:
         self.generation, self.prompt, self.body = generation, prompt, body
-        self.tokenizer = generation.served.opened.text.tokenizer
 
     def choice(self, index: int, sample: int, whole: Answer) -> Json:
         """A whole sample."""
@@ -173,7 +172,7 @@ class _View:
             text, tokens, finished = "", [], Finished("length")
         logprobs = None
         if self.body.logprobs is not None:
-            listing = Listing(self.tokenizer)
+            listing = _listing(self.generation)
             if self.body.echo:
                 listing.add_prompt(self.generation.completions[sample], self.prompt.text)
             listing.add(tokens)
@@ -195,9 +194,9 @@ class Listing:
     that it leaves out have no width.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, continues: bool) -> None:
         self._tokenizer, self._offset = tokenizer, 0
-        self._stream = TextStream(tokenizer)
+        self._stream = TextStream(tokenizer, continues=continues)
         self._lists: dict[str, list[object]] = {
             "tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": [],
         }  # fmt: skip
@@ -243,6 +242,10 @@ class Listing:
         self._lists["text_offset"].append(max(self._offset, 0))
 
 
+def _listing(generation: Generation) -> Listing:
+    return Listing(generation.served.opened.text.tokenizer, continues=generation.continues_text)
+
+
 class _Chunks:
     """All prompts of a request as one stream of chunks."""
 
@@ -285,7 +288,7 @@ class _Chunks:
             text, tokens, finished = "", (), finished and Finished("length")
         is_first = number not in self._listings
         if is_first:
-            self._listings[number] = Listing(generation.served.opened.text.tokenizer)
+            self._listings[number] = _listing(generation)
         listing = self._listings[number]
         if is_first and body.echo:
             text = self._opened.prompts[index].text + text

@@ -5,6 +5,7 @@ field that OpenAI's API has and this server lacks is refused with the reason, un
 changes nothing. Leaves out what the values mean together: each endpoint checks that.
 """
 
+import codecs
 import json
 import math
 import re
@@ -19,6 +20,7 @@ from starlette.requests import Request
 
 from groschen.serve import faults
 from groschen.serve.faults import ApiFault
+from groschen.serve.field_types import Step, types_at, with_whole_numbers
 
 
 class Strict(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -26,7 +28,6 @@ class Strict(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 T = TypeVar("T", bound=msgspec.Struct)
-Step = str | int  # of a path: a field's name or a place in a list
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,10 @@ class Other:
 
 
 CHANGES_NOTHING = Other(is_harmless=True)
+# What a name may be. `$` alone passes over a line feed behind the name in Python, and `\Z` is not known to
+# the readers of openapi.json.
+SCHEMA_NAME = r"^[a-zA-Z0-9_-]{1,64}$(?!\n)"
+TOOL_NAME = r"^[a-zA-Z0-9_.-]{1,64}$(?!\n)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,14 @@ class Form(Generic[T]):
 
 async def read(request: Request, form: Form[T]) -> T:
     """The body of a request. Raises ApiFault."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise ApiFault(
+            f"The body has the content encoding {encoding[:100]!r}, and this server reads plain bodies only; "
+            "send it uncompressed, without the header 'Content-Encoding'.",
+            status=415,
+            code="unsupported_media_type",
+        )
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiFault(
@@ -81,10 +94,12 @@ def convert(value: object, form: Form[T], where: Sequence[Step] = ()) -> T:
     if isinstance(value, dict):
         _drop_nulls(value, form.record)
     try:
-        with suppress(msgspec.ValidationError):  # a field that changes nothing may be all that is wrong
+        with suppress(msgspec.ValidationError):  # the steps below cost time, and most need none
             return msgspec.convert(value, form.record, strict=True)
         _drop_harmless(value, form)
-        return msgspec.convert(value, form.record, strict=True)
+        with suppress(msgspec.ValidationError):
+            return msgspec.convert(value, form.record, strict=True)
+        return msgspec.convert(with_whole_numbers(value, form.record), form.record, strict=True)
     except msgspec.ValidationError as error:
         raise _fault(str(error), value, form, where) from None
     except RecursionError:
@@ -104,7 +119,11 @@ def _optional_names(record: type[msgspec.Struct]) -> tuple[str, ...]:
 
 
 def parse(body: bytes) -> object:
-    """JSON into plain values: no NaN, no number that a float64 or an int64 can't hold. Raises ApiFault."""
+    """JSON into plain values: no NaN, no number that a float64 or an int64 can't hold. Raises ApiFault.
+
+    A byte order mark before it is passed over, as RFC 8259 lets a reader do.
+    """
+    body = body.removeprefix(codecs.BOM_UTF8)
     try:
         return msgspec.json.decode(body)
     except msgspec.ValidationError:
@@ -208,7 +227,7 @@ def _holders(record: type[msgspec.Struct], path: str) -> tuple[msgspec.inspect.S
     steps, name = _place(path)
     return tuple(
         kind
-        for kind in _kinds_at(record, steps)
+        for kind in types_at(record, steps)
         if isinstance(kind, msgspec.inspect.StructType) and name in {each.encode_name for each in kind.fields}
     )
 
@@ -235,37 +254,13 @@ def _unknown(
 
 def _names_at(record: type[msgspec.Struct], steps: Sequence[Step]) -> set[str]:
     """The fields that the records have that may stand at a path."""
-    kinds = _kinds_at(record, steps)
+    kinds = types_at(record, steps)
     return {
         each.encode_name
         for kind in kinds
         if isinstance(kind, msgspec.inspect.StructType)
         for each in kind.fields
     }
-
-
-@cache
-def _kind_of(record: type[msgspec.Struct]) -> msgspec.inspect.Type:
-    return msgspec.inspect.type_info(record)
-
-
-def _kinds_at(record: type[msgspec.Struct], steps: Sequence[Step]) -> list[msgspec.inspect.Type]:
-    kinds = _flat(_kind_of(record))
-    for step in steps:
-        kinds = [inner for kind in kinds for inner in _inside(kind, step)]
-    return kinds
-
-
-def _inside(kind: msgspec.inspect.Type, step: Step) -> list[msgspec.inspect.Type]:
-    if isinstance(step, int) and isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType):
-        return _flat(kind.item_type)
-    if isinstance(kind, msgspec.inspect.StructType):
-        return [inner for each in kind.fields if each.encode_name == step for inner in _flat(each.type)]
-    return []
-
-
-def _flat(kind: msgspec.inspect.Type) -> list[msgspec.inspect.Type]:
-    return list(kind.types) if isinstance(kind, msgspec.inspect.UnionType) else [kind]
 
 
 # -- wrong values
@@ -303,13 +298,13 @@ def _choices_at(record: type[msgspec.Struct], steps: list[Step]) -> list[str]:
     """The texts that a field may be, if only some may."""
     literal = [
         repr(value)
-        for kind in _kinds_at(record, steps)
+        for kind in types_at(record, steps)
         if isinstance(kind, msgspec.inspect.LiteralType)
         for value in kind.values
     ]
     tags = [
         repr(kind.tag)
-        for kind in _kinds_at(record, steps[:-1])
+        for kind in types_at(record, steps[:-1])
         if isinstance(kind, msgspec.inspect.StructType) and steps and kind.tag_field == steps[-1]
     ]
     return literal or tags
@@ -331,9 +326,14 @@ def _shown(value: object) -> str:
 # --------------------------------------------------------------------------------------------------------
 
 
+_GZIP = b"\x1f\x8b"
+
+
 def _malformed(message: str, body: bytes) -> str:
     if not body.strip():
         return "The body is empty; send a JSON object."
+    if body.startswith(_GZIP):
+        return "The body is compressed by gzip; send it uncompressed."
     try:
         body.decode()
     except UnicodeDecodeError as error:

@@ -5,7 +5,7 @@ Every endpoint is a view of a `Generation`. Leaves out the fields of an endpoint
 
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Literal
 
@@ -15,12 +15,14 @@ from groschen.errors import GroschenError
 from groschen.records import Alternatives, Completion, FinishReason, Request, SamplingParams
 from groschen.serve import faults
 from groschen.serve.events import Content, Event, Finished, Part, Thinks, TokenInfo, ToolEnd
-from groschen.serve.guides import FormatAsk, Hold, functions_of, guide_for, thinks
+from groschen.serve.forms.form import Form
+from groschen.serve.guides import FormatAsk, Hold, functions_of, guide_for, reading_form, thinks
 from groschen.serve.host import Host
 from groschen.serve.logs import note
 from groschen.serve.parser import Parser, merged
 from groschen.serve.prompt import Reasoning, prompt_of, template_settings
 from groschen.serve.served import Served
+from groschen.serve.stops import ContentSearch, Stops, stops_of
 from groschen.serve.ticket import Ticket
 from groschen.text.messages import Message
 from groschen.text.stream import TextStream
@@ -79,17 +81,16 @@ class Generation:
     by sample, of those that have ended (with the prompt's logprobs if they were asked for).
     """
 
-    def __init__(
-        self, served: Served, ask: Ask, ticket: Ticket, opens_reasoning: bool, thinks: Thinks
-    ) -> None:
+    def __init__(self, served: Served, ask: Ask, ticket: Ticket, prepared: "_Prepared") -> None:
         self.served, self.ask = served, ask
         self.seed = ticket.request.sampling.seed
+        self.continues_text = ticket.request.continues_text
         self.prompt_ids = ticket.request.prompt_ids
         self.prompt_tokens = len(self.prompt_ids)
         self.fingerprint = ticket.fingerprint
         self.completions: dict[int, Completion] = {}
         self._ticket = ticket
-        self._samples = [_Sample(served, ask, opens_reasoning, thinks) for _ in range(ask.n)]
+        self._samples = [_Sample(served, ask, prepared) for _ in range(ask.n)]
 
     @property
     def cached_tokens(self) -> int:
@@ -133,10 +134,10 @@ async def generate(host: Host, ask: Ask) -> Generation:
     served = host.served(ask.model)
     with host.working():
         prepared = await host.prepare(_prepare, served, ask)
-        ticket = await host.submit(ask.model, prepared.request, is_whole=ask.is_whole)
+        ticket = await host.submit(ask.model, prepared.request, is_whole=ask.is_whole and not _ends_here(ask))
     note(ticket)
     try:
-        return Generation(served, ask, ticket, prepared.reasoning == "open", prepared.thinks)
+        return Generation(served, ask, ticket, prepared)
     except BaseException:
         ticket.cancel()
         raise
@@ -176,6 +177,13 @@ class _Prepared:
     request: Request
     reasoning: Reasoning
     thinks: Thinks
+    stops: Stops
+    form: Form  # how this answer is read
+
+
+def _ends_here(ask: Ask) -> bool:
+    """Whether something may end an answer that only its text tells, so that it has to be read as it comes."""
+    return ask.messages is not None and (bool(ask.sampling.stop) or not ask.parallel_tool_calls)
 
 
 def _prepare(served: Served, ask: Ask) -> _Prepared:
@@ -195,24 +203,32 @@ def _prepare(served: Served, ask: Ask) -> _Prepared:
         ids, reasoning, param = tuple(ask.prompt_ids or ()), "closed", "prompt"
     max_tokens = check_length(served, len(ids), ask.sampling.max_tokens, param)
     seed = secrets.randbelow(_SEEDS) if ask.sampling.seed is None else ask.sampling.seed
-    sampling = replace(ask.sampling, max_tokens=max_tokens, seed=seed)
+    is_chat = ask.messages is not None
+    stops = stops_of(served, ask.sampling.stop, is_chat=is_chat, has_tools=is_chat and bool(tools))
+    sampling = replace(
+        ask.sampling, max_tokens=max_tokens, seed=seed, stop=() if is_chat else stops.strings,
+        stop_token_ids=(*ask.sampling.stop_token_ids, *stops.tokens),
+    )  # fmt: skip
     _check_sampling(served, sampling)
     hold = Hold(
         format=ask.format, tools=tools, tool_choice=ask.tool_choice, parallel=ask.parallel_tool_calls,
         thinking_budget=ask.thinking_budget,
     )  # fmt: skip
     guide = guide_for(served, hold, reasoning)
-    request = Request(prompt_ids=ids, sampling=sampling, num_completions=ask.n, guide=guide)
-    return _Prepared(request, reasoning, thinks(hold, reasoning))
+    special = served.opened.text.tokenizer.special_ids
+    request = Request(
+        prompt_ids=ids, sampling=sampling, num_completions=ask.n, guide=guide,
+        continues_text=not is_chat and not special.issuperset(ids),
+    )  # fmt: skip
+    return _Prepared(request, reasoning, thinks(hold, reasoning), stops, reading_form(served.form, hold))
 
 
 def _check_sampling(served: Served, sampling: SamplingParams) -> None:
-    """What the engine would refuse, before it is asked, with the field that it names."""
+    """What the engine would refuse, before it is asked."""
     try:
         check(sampling, served.opened.engine.model.config.vocab_size)
     except GroschenError as error:
-        named = (each.name for each in fields(SamplingParams) if each.name in str(error))
-        raise faults.fault_of(error, next(named, None)) from error
+        raise faults.fault_of(error) from error
 
 
 # -- while it is drawn
@@ -234,22 +250,26 @@ class _Plain:
 class _Sample:
     """One sample's way from token ids to events."""
 
-    def __init__(self, served: Served, ask: Ask, opens_reasoning: bool, thinks: Thinks) -> None:
+    def __init__(self, served: Served, ask: Ask, prepared: "_Prepared") -> None:
         self._tokenizer = served.opened.text.tokenizer
-        self._stream = TextStream(self._tokenizer, ask.sampling.stop, skip_special=False)
+        self._stream = TextStream(
+            self._tokenizer, skip_special=False, continues=prepared.request.continues_text
+        )
+        self._search = ContentSearch(prepared.stops.strings)
         self._parser: Parser | _Plain
         if ask.messages is None:
             self._parser, self._hidden = _Plain(), self._tokenizer.special_ids
         else:
             has_tools = bool(ask.tools) and ask.tool_choice != "none"
             self._parser = Parser(
-                served.form, in_reasoning=opens_reasoning, has_tools=has_tools, call_id=new_call_id,
-                functions=functions_of(ask.tools), thinks=thinks,
+                prepared.form, in_reasoning=prepared.reasoning == "open", has_tools=has_tools,
+                call_id=new_call_id, functions=functions_of(ask.tools), thinks=prepared.thinks,
             )  # fmt: skip
             self._hidden = served.hidden_ids
         self._wants_tokens = ask.wants_tokens
         self._is_one_call = not ask.parallel_tool_calls
-        self._stop_ids = frozenset(ask.sampling.stop_token_ids)
+        self._stop_ids: dict[int, str | int] = {i: i for i in ask.sampling.stop_token_ids}
+        self._stop_ids |= prepared.stops.tokens
         self.num_tokens = self.num_reasoning = 0
         self.has_ended = False
 
@@ -272,11 +292,11 @@ class _Sample:
                 if self._has_to_end(events):
                     return events, tokens
             if ending is not None:
-                if self._stream.stopped is None:
-                    events += self._parser.push(self._stream.finish())
-                by_wish = by_token and progress.token_ids[-1] in self._stop_ids
-                stop = progress.token_ids[-1] if by_wish else ending.stop or self._stream.stopped
-                events += self._parser.finish(ending.finish_reason, stop)
+                self._say(self._parser.push(self._stream.finish()), events)
+                stop = self._stop_ids.get(progress.token_ids[-1]) if by_token else ending.stop
+                if not self._has_to_end(events):
+                    self._say(self._parser.finish(ending.finish_reason, stop), events)
+                    self._has_to_end(events)
                 self.has_ended = True
         return events, tokens
 
@@ -286,19 +306,24 @@ class _Sample:
         if not is_end and token_id not in self._hidden:
             text = self._stream.push([token_id])
             if text:
-                events += self._parser.push(text)
+                self._say(self._parser.push(text), events)
         after: Part = self._parser.part
         part = next((each for each in (before, after) if each != "content"), after)
         self.num_tokens += 1
         self.num_reasoning += part == "reasoning"
         return part
 
+    def _say(self, new: list[Event], events: list[Event]) -> None:
+        """Add what the parser tells, up to a stop string."""
+        events += self._search.pass_on(new)
+
     def _has_to_end(self, events: list[Event]) -> bool:
-        """Whether the answer ends here though the engine goes on: a stop string that it did not see, or the
-        first of calls that may not be several. A broken call ends nothing: its text goes out.
+        """Whether the answer ends here though the engine goes on: a stop string in its content, or the first
+        of calls that may not be several. A broken call ends nothing: its text goes out.
         """
-        if self._stream.stopped is not None:
-            events += self._parser.finish(FinishReason.STOP, self._stream.stopped)
+        if self._search.stopped is not None:
+            *_, finished = self._parser.finish(FinishReason.STOP, self._search.stopped)
+            events.append(finished)
         elif self._is_one_call and (ends := [i for i, each in enumerate(events) if _is_whole_call(each)]):
             del events[ends[0] + 1 :]
             events.append(Finished("tool_calls"))

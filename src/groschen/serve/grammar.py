@@ -114,9 +114,11 @@ class Grammars:
     """
 
     def __init__(self, tokenizer: Tokenizer, end_ids: Collection[int]) -> None:
-        if not end_ids:
+        self._tokenizer = tokenizer
+        # A config.json may name an end token that the vocabulary does not have: no text ends with it.
+        self._end_ids = frozenset(i for i in end_ids if 0 <= i < tokenizer.vocab_size)
+        if not self._end_ids:
             raise Unsupported("the model has no end token, so a text could not end where its grammar does")
-        self._tokenizer, self._end_ids = tokenizer, frozenset(end_ids)
         self._words: llguidance.LLTokenizer | None = None
         self._compiled: OrderedDict[str, _Matcher] = OrderedDict()
         self._lock = threading.Lock()
@@ -177,11 +179,28 @@ class _Vocabulary:
         self.bos_token_id = tokenizer.bos_id
         self.tokens = tokenizer.bytes_by_id
         self.special_token_ids = sorted({*tokenizer.control.values(), *end_ids})
+        special = frozenset(self.special_token_ids)
+        self._ids = {word: i for i, word in enumerate(self.tokens) if word and i not in special}
+        self._longest = max(map(len, self._ids), default=0)
 
     def __call__(self, text: str | bytes) -> list[int]:
-        """Tokens of an ordinary text."""
-        plain = text.decode() if isinstance(text, bytes) else text
-        return self._tokenizer.encode(plain)
+        """Tokens of an ordinary text, which may be a piece of one: together they have exactly its bytes."""
+        spelled = text.encode() if isinstance(text, str) else text
+        ids = self._tokenizer.encode(spelled.decode())
+        if b"".join(map(self._tokenizer.token_bytes, ids)) == spelled:
+            return ids
+        return self._longest_first(spelled)  # an encoder that puts a space before every text
+
+    def _longest_first(self, text: bytes) -> list[int]:
+        ids: list[int] = []
+        while text:
+            ends = range(min(self._longest, len(text)), 0, -1)
+            end = next((end for end in ends if text[:end] in self._ids), 0)
+            if not end:
+                break  # the grammar finds out that the vocabulary can't write it
+            ids.append(self._ids[text[:end]])
+            text = text[end:]
+        return ids
 
 
 def mask_of(token_ids: Collection[int]) -> bytes:

@@ -6,7 +6,7 @@ written (`forms/forced.py`) and the fields that ask for all this (`formats.py`).
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from groschen.errors import GroschenError
 from groschen.records import Guide
@@ -16,6 +16,7 @@ from groschen.serve.calling import CallGuide, can_follow
 from groschen.serve.events import Thinks
 from groschen.serve.forms.calls import Functions
 from groschen.serve.forms.forced import tool_choice_grammar
+from groschen.serve.forms.form import Form
 from groschen.serve.grammar import Format, Grammar, JsonObject, JsonSchema, json_rule
 from groschen.serve.prompt import Reasoning
 from groschen.serve.served import Served
@@ -73,6 +74,14 @@ def thinks(hold: Hold, reasoning: Reasoning) -> Thinks:
     if hold.format is None and not hold.must_call:
         return "freely"
     return "never" if _never_thinks(hold, reasoning) else "once"
+
+
+def reading_form(form: Form, hold: Hold) -> Form:
+    """The form by which such an answer is read: where JSON is asked for, or calls are held to their schemas,
+    an object without a marker is no call.
+    """
+    is_held = hold.format is not None or any(map(_is_strict, hold.tools))
+    return replace(form, reads_bare=False) if is_held else form
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ from groschen.serve.events import (
     Thinks,
     ToolArguments,
 )
+from groschen.serve.forms import families
 from groschen.serve.forms.calls import Calls, Functions
 from groschen.serve.forms.cursor import SPACE, Cursor, Ended, Malformed, Reading
 from groschen.serve.forms.form import Form
@@ -68,7 +69,8 @@ class Parser:
         self._thinks = thinks
         self._has_tools = has_tools and form.read is not None
         self._openers = form.openers if self._has_tools else ()
-        self._takes_bare = self._has_tools and form.is_bare
+        self._bare = (_BARE,) if self._has_tools and (form.is_bare or form.reads_bare) else ()
+        self._fence = (families.JSON_FENCE,) if self._has_tools and form.reads_bare else ()
         self._events: list[Event] = []
         self._cursor = Cursor()
         self._calls = Calls(self._cursor, self._events.append, call_id, functions)
@@ -146,7 +148,7 @@ class Parser:
             marker = yield from self._cursor.match(self._markers())
             if marker:
                 return marker
-            if self._takes_bare and not self._has_content and (yield from self._cursor.peek()) == _BARE:
+            if not self._has_content and (yield from self._cursor.peek()) in self._bare:
                 return _BARE
         return (yield from self._cursor.flow(self._openers, self._say))
 
@@ -154,15 +156,18 @@ class Parser:
         """What may stand where no content has begun."""
         form = self._form
         thinks = form.has_reasoning and not self._has_content and self._thinks != "never"
-        return (*self._openers, *((form.reasoning_open, form.reasoning_close) if thinks else ()))
+        fence = () if self._has_content else self._fence
+        return (*self._openers, *fence, *((form.reasoning_open, form.reasoning_close) if thinks else ()))
 
     def _block(self, marker: str) -> Reading[None]:
         """Calls, from behind the marker that opened them."""
         self.part = "tool"
         self._is_blank = True
-        assert self._form.read is not None, "there are no openers without a reader"
+        is_bare = self._form.reads_bare and marker in (_BARE, *self._fence)
+        read = families.read_bare if is_bare else self._form.read
+        assert read is not None, "there are no openers without a reader"
         try:
-            yield from self._form.read(self._calls, marker)
+            yield from read(self._calls, marker)
         except Malformed:
             text = self._cursor.taken()
             if self._calls.is_open:

@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from groschen.engine.engine import EngineConfig
 from groschen.engine.memory import CACHE_SHARE
 from groschen.engine.open import Opened, open_engine
 from groschen.engine.sampling import check
-from groschen.errors import BadFile, BadRequest, DoesNotFit, GroschenError, UsageError
+from groschen.errors import BadFile, BadRequest, DoesNotFit, GroschenError, Unsupported, UsageError
 from groschen.model.checkpoint import load_weights, open_checkpoint
 from groschen.model.config import ModelConfig
 from groschen.model.kvcache import KEYS_PER_BLOCK
@@ -54,7 +55,8 @@ class Served:
 
     fingerprint: names the weights and how they are computed with; it changes with them. context: tokens of
     prompt and completion together. defaults: how tokens are drawn unless a request says otherwise, from the
-    model's generation_config.json. hidden_ids: special tokens whose text is nobody's affair.
+    model's generation_config.json. hidden_ids: special tokens whose text is nobody's affair. named_ids: text
+    to id of the tokens that were added to the vocabulary whole, `<|im_start|>` or `</think>`.
     """
 
     def __init__(self, wanted: Wanted, opened: Opened, form: Form, checkpoint: Path, mode: Weights) -> None:
@@ -67,6 +69,7 @@ class Served:
         self.context = min(config.max_context, pool.num_blocks * KEYS_PER_BLOCK)
         self.defaults = _defaults(opened.text.generation, config.vocab_size)
         self.hidden_ids = _hidden_ids(opened.text.tokenizer, form)
+        self.named_ids = _named_ids(opened.text.tokenizer)
         self._grammars: Grammars | None = None
         self._tags: ReasoningTags | None = None
         self._damaged: Path | None = None  # found so before: not read again
@@ -172,7 +175,7 @@ def open_served(wanted: Wanted, config: EngineConfig, mode: Weights = Weights.PL
     opened = open_engine(source, config=config, weights=mode)
     _warm(opened)
     served = Served(wanted, opened, form_of(opened.text), open_checkpoint(source).source.resolve(), mode)
-    if opened.engine.end_ids:  # else a request that needs it is told
+    with suppress(Unsupported):  # a request that needs a grammar is told
         served.grammars().prepare()
     return served
 
@@ -242,6 +245,11 @@ def _hidden_ids(tokenizer: Tokenizer, form: Form) -> frozenset[int]:
     """Special tokens that the parser does not have to see."""
     texts = {i: tokenizer.token_bytes(i).decode("utf-8", "replace") for i in tokenizer.special_ids}
     return frozenset(i for i, text in texts.items() if not any(text in marker for marker in form.markers))
+
+
+def _named_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    added = tokenizer.backend.get_added_tokens_decoder()
+    return {token.content: i for i, token in added.items() if token.content.strip()}
 
 
 def _defaults(generation: Mapping[str, object], vocab_size: int) -> SamplingParams:

@@ -1,6 +1,7 @@
 """Token ids to text while they arrive: never half a character, never a piece of a stop string.
 
-What has been emitted, together, is `Tokenizer.decode` of all ids, cut where the first stop string begins.
+What has been emitted, together, is `Tokenizer.decode` of all ids (of a text that continues another one: what
+decoding both adds to the first), cut where the first stop string begins.
 Leaves out: end tokens and lengths, which the engine decides by id.
 """
 
@@ -14,22 +15,30 @@ from groschen.text.tokenizer import Tokenizer
 class TextStream:
     """The text of one completion.
 
-    stopped: the stop string that was found, or None. num_tokens: ids taken so far, up to and with the one
-    that completed the stop string. The first stop string to be complete wins; of two that end at the same
-    character, the longer one.
+    stopped: the stop string that was found (`StopSearch`), or None. num_tokens: ids taken so far, up to and
+    with the one that completed it. continues: the text goes on with another one, so that a space at its
+    beginning, which some vocabularies put before every text, is its own.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, skip_special: bool = True) -> None:
-        if any(not text for text in stop):
-            raise BadRequest("a stop string is empty, which would stop every completion at once; remove it")
-        self.stopped: str | None = None
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop: Sequence[str] = (),
+        *,
+        skip_special: bool = True,
+        continues: bool = False,
+    ) -> None:
         self.num_tokens = 0
         self._tokenizer = tokenizer
-        self._stop = tuple(stop)
+        self._search = StopSearch(stop)
         self._skipped = tokenizer.special_ids if skip_special else frozenset()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._strips_space = tokenizer.spelling.strips_first_space
-        self._held = ""  # decoded, but may be the beginning of a stop string
+        self._strips_space = tokenizer.spelling.strips_first_space and not continues
+
+    @property
+    def stopped(self) -> str | None:
+        """The stop string that was found."""
+        return self._search.stopped
 
     def push(self, ids: Iterable[int]) -> str:
         """The text that is now safe to show. Ids after a stop string are not taken."""
@@ -47,14 +56,35 @@ class TextStream:
         if self.stopped is not None:
             return ""
         text = self._take(self._decoder.decode(b"", final=True))
-        if self.stopped is None:
-            text, self._held = text + self._held, ""
-        return text
+        return text + self._search.finish()
 
     def _take(self, text: str) -> str:
         if self._strips_space and text:
             self._strips_space = False
             text = text.removeprefix(" ")
+        return self._search.push(text)
+
+
+class StopSearch:
+    """Looks for stop strings in a text that arrives in pieces.
+
+    stopped: the stop string that was found, or None. The first one to be complete wins; of two that end at
+    the same character, the longer one.
+    """
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        if any(not text for text in stop):
+            raise BadRequest(
+                "a stop string is empty, which would stop every completion at once; remove it", "stop"
+            )
+        self.stopped: str | None = None
+        self._stop = tuple(stop)
+        self._held = ""  # may be the beginning of a stop string
+
+    def push(self, text: str) -> str:
+        """The text that is now safe to show; nothing once a stop string was found."""
+        if self.stopped is not None:
+            return ""
         if not text or not self._stop:
             return text
         text = self._held + text
@@ -66,6 +96,11 @@ class TextStream:
         keep = max(_overlap(text, stop) for stop in self._stop)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
+
+    def finish(self) -> str:
+        """What was held back: the text is over, or something else follows."""
+        text, self._held = self._held, ""
+        return text
 
 
 def _overlap(text: str, stop: str) -> int:

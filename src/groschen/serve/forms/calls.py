@@ -11,6 +11,7 @@ from groschen.serve.forms.cursor import Cursor, Malformed, Reading
 from groschen.serve.forms.json_text import JsonObject
 
 Functions = Mapping[str, Mapping[str, object]]  # name to the JSON schema of its parameters
+_NOTHING = ("null", '""')  # what some models write for no arguments
 _NAME = re.compile(r"[\w.:/-]{1,256}")
 
 
@@ -93,10 +94,21 @@ class Calls:
         self.has_arguments = True
         return True
 
-    def streamed(self, name: str, close: str) -> Reading[None]:
-        """A call whose arguments stand here as JSON, and end it."""
-        if (yield from self.cursor.peek()) != "{":
+    def no_arguments(self, name: str) -> str:
+        """The arguments of a call that was written without any. Malformed if the tool needs some."""
+        if self.schema(name).get("required"):
             raise Malformed
+        return "{}"
+
+    def streamed(self, name: str, close: str) -> Reading[None]:
+        """A call whose arguments stand here as JSON, or are left out before what closes, and end it."""
+        self.check(name)
+        if (yield from self.cursor.peek()) != "{":
+            says_nothing = yield from self.cursor.match(_NOTHING)
+            if not says_nothing and not (yield from self.cursor.stands(close)):
+                raise Malformed
+            self.whole(name, self.no_arguments(name))
+            return
         self.begin(name)
         is_whole = yield from self.stream(close)
         self.end(is_complete=is_whole)

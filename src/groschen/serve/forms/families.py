@@ -19,6 +19,7 @@ PYTHON_TAG, END_OF_MESSAGE = "<|python_tag|>", "<|eom_id|>"
 CALLS, CALLS_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
 CALL, CALL_END, SEPARATOR = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>"
 TOOL_CALLS, ARGS, CALL_ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
+JSON_FENCE = "```json"
 FENCE, TOOL_CODE, TOOL_CALL_FENCE = "```", "```tool_code", "```tool_call"
 FUNCTION_CALL, FUNCTION_CALL_END, ESCAPE = "<start_function_call>", "<end_function_call>", "<escape>"
 GEMMA_CALL, GEMMA_CALL_END, GEMMA_QUOTE = "<|tool_call>", "<tool_call|>", '<|"|>'
@@ -39,6 +40,15 @@ def read_tool_call(calls: Calls, opener: str) -> Reading[None]:
             yield from cursor.closing(TOOL_CALL_END)
             return
     yield from read_tagged(calls, opener, TOOL_CALL_END)
+
+
+def read_bare(calls: Calls, opener: str) -> Reading[None]:
+    """`{"name": "f", "arguments": {...}}` without a marker, alone or in a fence: what small models write
+    instead of the form that their template shows.
+    """
+    yield from read_calls(calls, "")
+    if opener == JSON_FENCE:
+        yield from calls.cursor.closing(FENCE)
 
 
 def read_llama(calls: Calls, opener: str) -> Reading[None]:
@@ -67,7 +77,7 @@ def _read_deepseek_call(calls: Calls) -> Reading[None]:
     name = yield from cursor.name()
     yield from cursor.literal(SEPARATOR)
     yield from cursor.skip()
-    is_fenced = (yield from cursor.peek()) != "{"
+    is_fenced = (yield from cursor.peek()) not in '{"<'
     if is_fenced:  # what stood before the separator was the type, which is always "function"
         name = yield from cursor.name()
         yield from cursor.skip()

@@ -36,8 +36,9 @@ class Form:
     """What a model's text looks like.
 
     reasoning_open, reasoning_close: the tags around what it thinks; "" where it has none. openers: markers
-    that begin calls. is_bare: a JSON object at the very start of the answer is a call too. shows_tools: the
-    chat template puts the tools of a request into the prompt.
+    that begin calls. is_bare: a JSON object at the very start of the answer is how calls are written.
+    reads_bare: it is no such form, and such an object, also in a fence, is read as a call all the same if it
+    names a tool. shows_tools: the chat template puts the tools of a request into the prompt.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Form:
     openers: tuple[str, ...] = ()
     inner: tuple[str, ...] = ()  # markers inside a block of calls
     is_bare: bool = False
+    reads_bare: bool = False
     read: families.Reader | None = None
     written: Written | None = None
     shows_tools: bool = False
@@ -74,6 +76,7 @@ HERMES = Form(
     name="hermes",
     openers=(families.TOOL_CALL,),
     inner=(families.TOOL_CALL_END,),
+    reads_bare=True,
     read=families.read_tool_call,
     written=Written(before='<tool_call>\n{"name": "', middle='", "arguments": ', after="}\n</tool_call>"),
 )
@@ -81,6 +84,7 @@ QWEN_CODER = Form(
     name="qwen-coder",
     openers=(families.TOOL_CALL, FUNCTION),
     inner=(families.TOOL_CALL_END,),
+    reads_bare=True,
     read=families.read_tool_call,
     written=Written(
         before="<tool_call>\n<function=",
@@ -100,6 +104,7 @@ DEEPSEEK = Form(
     name="deepseek",
     openers=(families.CALLS, families.CALL),
     inner=(families.SEPARATOR, families.CALL_END, families.CALLS_END),
+    reads_bare=True,
     read=families.read_deepseek,
     written=Written(
         begin=families.CALLS,
@@ -113,6 +118,7 @@ DEEPSEEK_V3_1 = Form(
     name="deepseek-v3.1",
     openers=DEEPSEEK.openers,
     inner=DEEPSEEK.inner,
+    reads_bare=True,
     read=families.read_deepseek,
     written=Written(
         begin=families.CALLS,
@@ -127,6 +133,7 @@ MISTRAL = Form(
     name="mistral",
     openers=(families.TOOL_CALLS,),
     inner=(families.ARGS, families.CALL_ID),
+    reads_bare=True,
     read=families.read_mistral,
     id_length=9,
     written=Written(
@@ -142,6 +149,7 @@ MISTRAL_V11 = Form(
     name="mistral-v11",
     openers=MISTRAL.openers,
     inner=MISTRAL.inner,
+    reads_bare=True,
     read=families.read_mistral,
     id_length=9,
     written=Written(before=families.TOOL_CALLS, middle=families.ARGS, after="", between=""),

@@ -1,7 +1,8 @@
 """Calls written as JSON objects with a name and arguments: `{"name": "f", "arguments": {...}}`.
 
-Members may come in either order, and the arguments may be a JSON string that holds the object. Leaves out the
-markers around the objects, which differ by family.
+Members may come in either order, and the arguments may be a JSON string that holds the object. A tool that
+needs no arguments may be called without them: left out, null or an empty string. Leaves out the markers
+around the objects, which differ by family.
 """
 
 from groschen.serve.forms.calls import Calls
@@ -58,12 +59,17 @@ def _read_call(calls: Calls, close: str) -> Reading[None]:
         else:  # a second time
             raise Malformed
         if name is not None and arguments is not None:
+            arguments = arguments or calls.no_arguments(name)
             calls.begin(name)
             calls.add(arguments)
             calls.has_arguments, arguments = True, None
         yield from cursor.skip()
         if not (yield from cursor.match(",")):
             break
+    if name is not None and not has_arguments:
+        yield from cursor.literal("}")
+        calls.whole(name, calls.no_arguments(name))
+        return
     if not calls.is_open:
         raise Malformed
     if not (yield from cursor.stands(close)):  # a brace that is missing before the marker is forgiven
@@ -84,10 +90,14 @@ def _read_key(cursor: Cursor) -> Reading[str]:
 
 
 def _read_arguments(cursor: Cursor) -> Reading[str]:
-    """Arguments that can't go out yet, as JSON text."""
+    """Arguments that can't go out yet, as JSON text; "" where they say nothing."""
     if (yield from cursor.peek()) == "{":
         return (yield from read_object(cursor))
+    if (yield from cursor.match(("null",))):
+        return ""
     text = (yield from read_string(cursor)).strip(SPACE)
+    if text in ("", "null"):
+        return ""
     scanned = JsonObject()
     if scanned.take(text, 0) != len(text) or not scanned.is_whole:
         raise Malformed

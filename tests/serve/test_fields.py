@@ -1,5 +1,6 @@
 """Bodies that are wrong, and what the client is told."""
 
+import gzip
 from typing import Annotated, Literal
 
 import msgspec
@@ -193,3 +194,26 @@ def test_a_part_of_a_body_is_named_by_its_place_in_the_body() -> None:
         with pytest.raises(ApiFault) as caught:
             fields.convert({"role": "user", "content": "a", **bad}, form, ("input", 3))
         assert caught.value.error.param == param
+
+
+@pytest.mark.parametrize(("number", "taken"), [("4.0", 4), ("1e1", 10), ("1", 1)])
+def test_a_whole_number_may_be_written_with_a_point(number: str, taken: int) -> None:
+    assert fields.decode(f'{{{ONE}, "n": {number}}}'.encode(), FORM).n == taken
+
+
+@pytest.mark.parametrize("number", ["4.5", "1e300", "true", '"4"', "4.0000000000001"])
+def test_what_is_no_whole_number_is_none(number: str) -> None:
+    assert refused(f'{{{ONE}, "n": {number}}}').error.param == "n"
+
+
+def test_a_number_that_may_have_a_fraction_stays_what_it_is() -> None:
+    ask = fields.decode(f'{{{ONE}, "temperature": 1.0, "n": 2.0, "logit_bias": {{"5": 1.0}}}}'.encode(), FORM)
+    assert ask.n == 2 and ask.logit_bias == {"5": 1.0} and isinstance(ask.logit_bias["5"], float)
+
+
+def test_a_byte_order_mark_before_a_body_is_passed_over() -> None:
+    assert fields.decode(b"\xef\xbb\xbf{%s}" % ONE.encode(), FORM).n == 1
+
+
+def test_a_body_that_is_compressed_is_named() -> None:
+    assert "compressed by gzip" in refused(gzip.compress(b"{%s}" % ONE.encode())).error.message

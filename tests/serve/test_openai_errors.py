@@ -42,6 +42,18 @@ def client(server: Server) -> Iterator[openai.OpenAI]:
         ({"logit_bias": {"x": 1}}, "logit_bias"),
         ({"tools": [CALLED]}, "tools"),
         ({"extra_body": {"tempreature": 1}}, "tempreature"),
+        ({"extra_body": {"stop_token_ids": [1_000_000]}}, "stop_token_ids"),
+        ({"extra_body": {"stop_token_ids": [-1]}}, "stop_token_ids"),
+        ({"logit_bias": {"1000000": 1}}, "logit_bias"),
+        ({"temperature": 1e-6}, "temperature"),
+        ({"extra_body": {"repetition_penalty": 0.001}}, "repetition_penalty"),
+        ({"stop": "<|user|>\n"}, "stop"),
+        ({"tools": [{"type": "function", "function": {"name": "f\n"}}]}, "tools[0].function.name"),
+        (
+            {"extra_body": {"response_format": {"type": "json_object", "schema": {}}}},
+            "response_format.schema",
+        ),
+        ({"messages": [{"role": "user", "content": "hi", "id": "msg_1"}]}, "messages[0].id"),
         ({"n": 1000}, "n"),
         ({"stream": True, "n": 1000}, "n"),
         ({"modalities": ["audio"], "audio": {"voice": "ash", "format": "wav"}}, None),
@@ -64,6 +76,7 @@ def test_a_bad_chat_is_a_bad_request_error(
         ({"prompt": []}, "prompt"),
         ({"prompt": "9 " * 5000}, "prompt"),
         ({"suffix": "a"}, "suffix"),
+        ({"extra_body": {"stop_token_ids": [1_000_000]}}, "stop_token_ids"),
         ({"logprobs": 99}, "logprobs"),
     ],
 )
@@ -72,6 +85,27 @@ def test_a_bad_completion_is_a_bad_request_error(
 ) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         complete(client, **fields)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"temperature": 1e-6}, "temperature"),
+        ({"input": "9 " * 5000}, "input"),
+        ({"max_output_tokens": 100_000}, "input"),
+        ({"tools": [{"type": "function", "name": "f\n", "parameters": {}, "strict": None}]}, "tools[0].name"),
+        (
+            {"text": {"format": {"type": "json_schema", "name": "a\n", "schema": {}, "strict": None}}},
+            "text.format.name",
+        ),
+    ],
+)
+def test_a_bad_response_is_a_bad_request_error(
+    client: openai.OpenAI, fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(**{"model": "penny", "input": "Hi", **fields})
     assert caught.value.param == param
 
 

@@ -189,3 +189,8 @@ def test_broken_template_says_where() -> None:
         ChatTemplate("fine\n{% if %}")
     with pytest.raises(Unsupported, match="No filter named 'nonsense'"):
         ChatTemplate("{{ messages | nonsense }}")
+
+
+def test_a_byte_order_mark_before_a_template_is_not_part_of_a_prompt() -> None:
+    template = ChatTemplate("\ufeff{% for message in messages %}{{ message.content }}{% endfor %}")
+    assert template.render([{"role": "user", "content": "hi"}]) == "hi"

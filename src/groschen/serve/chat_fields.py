@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from groschen.records import SamplingParams
 from groschen.serve import faults
-from groschen.serve.fields import CHANGES_NOTHING, Form, Other, Strict
+from groschen.serve.fields import CHANGES_NOTHING, TOOL_NAME, Form, Other, Strict
 from groschen.serve.formats import GuidedFields, ResponseFormat, format_of
 from groschen.serve.generation import Ask
 from groschen.serve.guides import check_names
@@ -33,10 +33,10 @@ Content = str | list[TextPart]
 
 
 class FunctionCall(Strict):
-    """A tool's name and its arguments as JSON text."""
+    """A tool's name and its arguments as JSON text; nothing stands for no arguments."""
 
     name: str
-    arguments: str
+    arguments: str | None = None
 
 
 class ToolCall(Strict, kw_only=True):
@@ -93,7 +93,7 @@ ChatMessage = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage 
 class Function(Strict):
     """A tool that the model may call. parameters: a JSON schema of its arguments."""
 
-    name: Annotated[str, Meta(pattern="^[a-zA-Z0-9_.-]{1,64}$")]
+    name: Annotated[str, Meta(pattern=TOOL_NAME)]
     description: str | None = None
     parameters: JsonObject | None = None
     strict: bool | None = None
@@ -159,6 +159,9 @@ FORM: Form[ChatRequest] = Form(
         "messages[].audio": Other("the models here write text only"),
         "messages[].annotations": CHANGES_NOTHING,
         "messages[].function_call": Other("it was replaced; send 'tool_calls'"),
+        # What the official client's helpers add to an answer that is sent back.
+        "messages[].parsed": CHANGES_NOTHING,
+        "messages[].tool_calls[].function.parsed_arguments": CHANGES_NOTHING,
         "messages[].tool_calls[].index": CHANGES_NOTHING,
     },
 )
@@ -248,7 +251,7 @@ def _message(message: ChatMessage, index: int) -> Message:
         )
     if isinstance(message, AssistantMessage):
         _check_assistant(message, index)
-        found.setdefault("content", None)  # templates ask whether it is none
+        found.setdefault("content", None)
         found.pop("reasoning", None)
         if thought := message.reasoning_content or message.reasoning:
             found["reasoning_content"] = thought

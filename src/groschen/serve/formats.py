@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from groschen.serve import faults
-from groschen.serve.fields import Strict
+from groschen.serve.fields import SCHEMA_NAME, Strict
 from groschen.serve.grammar import Grammar, JsonObject, JsonSchema, Regex
 from groschen.serve.guides import FormatAsk
 from groschen.serve.sampling_fields import SamplingFields
@@ -30,7 +30,7 @@ class JsonObjectFormat(Strict, tag_field="type", tag="json_object"):
 class NamedSchema(Strict):
     """A JSON schema with OpenAI's fields around it. It is always enforced, whatever `strict` says."""
 
-    name: Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+    name: Annotated[str, Meta(pattern=SCHEMA_NAME)]
     schema: Schema | None = None
     description: str | None = None
     strict: bool | None = None

@@ -4,6 +4,7 @@ What the template would overlook in silence (tools, a switch, a setting that it 
 name. Leaves out the rendering itself (`groschen.text.chat`) and the fields of an endpoint.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,6 +38,8 @@ _BUILT_IN = (
     "dict",
     "namespace",
 )  # of the sandbox
+# What a template looks for in an answer that is calls alone. One that does not ask would print None, or fail.
+_ASKS_FOR_NONE = re.compile(r"content\b['\"\]]*\s*(?:is(?:\s+not)?|[!=]=)\s+[nN]one\b")
 _OURS = frozenset({"messages", "tools", "add_generation_prompt"})
 
 
@@ -131,11 +134,17 @@ def _sources(served: Served) -> tuple[str, ...]:
 
 def _for_template(messages: Sequence[Message], served: Served) -> list[Message]:
     """As templates expect it: arguments and ids of calls in their form, roles that they know."""
-    knows_developer = any("developer" in source for source in _sources(served))
-    return [_message(each, i, served.form, knows_developer) for i, each in enumerate(messages)]
+    sources = _sources(served)
+    knows_developer = any("developer" in source for source in sources)
+    nothing = None if any(map(_ASKS_FOR_NONE.search, sources)) else ""
+    plain = [_message(each, i, served.form, knows_developer) for i, each in enumerate(messages)]
+    for each in plain:
+        if each.get("role") == "assistant" and not each.get("content"):
+            each["content"] = nothing if each.get("tool_calls") else ""
+    return [*plain]
 
 
-def _message(message: Message, index: int, form: Form, knows_developer: bool) -> Message:
+def _message(message: Message, index: int, form: Form, knows_developer: bool) -> dict[str, object]:
     found = dict(message)
     if found.get("role") == "developer" and not knows_developer:
         found["role"] = (

@@ -89,6 +89,9 @@ class Response(msgspec.Struct, kw_only=True):
     system_fingerprint: str = ""
 
 
+_OWN_NAMES = {"reasoning_effort": "reasoning.effort", "max_tokens": "max_output_tokens"}
+
+
 def route() -> Route:
     """The route; the host is the application's."""
     return Route(PATH, answer, methods=["POST"])
@@ -187,9 +190,13 @@ class _View:
 
 def _own_name(param: str | None) -> str | None:
     """A field of the chat that the request became, as it is called here."""
-    if param is not None and param.startswith("messages"):
+    if param is None:
+        return None
+    if param.startswith("messages"):
         return "input"
-    return "reasoning.effort" if param == "reasoning_effort" else param
+    if param.startswith("tools["):
+        return param.replace(".function", "")
+    return _OWN_NAMES.get(param, param)
 
 
 def _response(generation: Generation, body: ResponsesRequest) -> Response:

@@ -11,7 +11,7 @@ from msgspec import Meta, field, to_builtins
 
 from groschen.records import SamplingParams
 from groschen.serve import faults
-from groschen.serve.fields import CHANGES_NOTHING, Form, Other, Strict
+from groschen.serve.fields import CHANGES_NOTHING, SCHEMA_NAME, TOOL_NAME, Form, Other, Strict
 from groschen.serve.generation import Ask
 from groschen.serve.grammar import JsonObject as AnyObject
 from groschen.serve.grammar import JsonSchema
@@ -43,7 +43,7 @@ class JsonFormat(Strict, tag="json_object", tag_field="type"):
 class SchemaFormat(Strict, tag="json_schema", tag_field="type"):
     """JSON that a schema allows. It is always kept to, whatever `strict` says."""
 
-    name: Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+    name: Annotated[str, Meta(pattern=SCHEMA_NAME)]
     schema: JsonObject
     description: str | None = None
     strict: bool | None = None
@@ -59,7 +59,7 @@ class FunctionTool(Strict):
     """A function that the model may call; parameters: a JSON schema of its arguments."""
 
     type: Literal["function"]
-    name: Annotated[str, Meta(pattern="^[a-zA-Z0-9_.-]{1,64}$")]
+    name: Annotated[str, Meta(pattern=TOOL_NAME)]
     description: str | None = None
     parameters: JsonObject | None = None
     strict: bool | None = None

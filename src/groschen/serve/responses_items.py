@@ -22,6 +22,9 @@ _OWN = {
     "caller": Other("only the model itself calls"),
     "namespace": Other("tools have no namespaces here"),
     "async": Other("calls are answered by the next request", (False,)),
+    "async_": Other(
+        "calls are answered by the next request", (False,)
+    ),  # as the client's model_dump spells it
 }
 
 
@@ -75,6 +78,7 @@ class ReasoningItem(Strict):
 
 _PARTS = {
     "annotations": CHANGES_NOTHING,
+    "parsed": CHANGES_NOTHING,  # this and `parsed_arguments` are added by the official client's `parse`
     "logprobs": CHANGES_NOTHING,
     "prompt_cache_breakpoint": CHANGES_NOTHING,
 }
@@ -82,7 +86,7 @@ _MESSAGE: Form[MessageItem] = Form(
     MessageItem,
     {**_OWN, "phase": CHANGES_NOTHING, **{f"content[].{name}": other for name, other in _PARTS.items()}},
 )
-_CALL: Form[FunctionCallItem] = Form(FunctionCallItem, _OWN)
+_CALL: Form[FunctionCallItem] = Form(FunctionCallItem, {**_OWN, "parsed_arguments": CHANGES_NOTHING})
 _OUTPUT: Form[FunctionOutputItem] = Form(
     FunctionOutputItem,
     {**_OWN, "name": CHANGES_NOTHING, **{f"output[].{name}": other for name, other in _PARTS.items()}},

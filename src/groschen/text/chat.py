@@ -54,7 +54,9 @@ class ChatTemplate:
         special_tokens: Mapping[str, str] | None = None,
         clock: Callable[[], datetime] = datetime.now,
     ) -> None:
-        self.sources = {"default": sources} if isinstance(sources, str) else dict(sources)
+        named = {"default": sources} if isinstance(sources, str) else sources
+        # A byte order mark belongs to the file; rendered, it would be the first token of every prompt.
+        self.sources = {name: source.removeprefix("\ufeff") for name, source in named.items()}
         self.special_tokens = dict(special_tokens or {})
         self._sandbox = Sandbox(clock)
         self._compiled = {name: self._compile(name, source) for name, source in self.sources.items()}

@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "groschen"
 
 # From the ground to the door. A name that ends with "/" is a room; its files stand in ORDER_IN_ROOM.
 ROOMS = ["__init__", "errors", "commands", "files", "records", "ranges", "config", "cgroups", "clock",
-         "machine", "heap", "roofs", "energy", "prices", "ledger", "bill",
+         "progress", "machine", "heap", "roofs", "energy", "prices", "ledger", "bill",
          "model/", "text/", "engine/", "plan_memory", "plan_time", "plan",
          "runs/", "tasks/", "rollout", "evals/", "live_words", "live", "trackers", "train/",
          "serve/", "export", "doctor", "chat_terminal", "flags", "cli", "__main__"]  # fmt: skip
@@ -35,11 +35,12 @@ ORDER_IN_ROOM = {
         runner engine open""",
     "runs/": "disk budget manifest checkpoints journal lock folder rollouts",
     "tasks/": """
-        arithmetic formats lines numbers slots confine inside jsonl splits task judging schemas worker_loop
-        seccomp walls
+        arithmetic formats lines numbers slots confine inside jsonl splits gate foreign task judging
+        schemas worker_loop seccomp walls
         mathematics_worker pattern_worker workers
         answers choice combined mathematics patterns sandbox json_schema unit_tests verifiers
-        overlap trials usual check check_table user_file jsonl_task reasoning_gym countdown load""",
+        overlap trials usual check check_table user_file jsonl_task reasoning_gym
+        task_worker task_process countdown load""",
     "evals/": """
         quantiles stats comparison wording evaluate command
         markup report_data format_control report_text figures report_results report_cost report_curves

@@ -7,8 +7,9 @@ torch is imported inside the commands, so that `--help` answers at once.
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
@@ -18,6 +19,8 @@ from groschen.flags import PATH, within
 
 EXIT_CTRL_C = 130  # 128 + SIGINT, as shells report it
 _SEED = within(least=-(2**63), most=2**63 - 1)
+_VERDICT_SECONDS = within(above=0, most=1e6)
+T = TypeVar("T")
 
 app = App(
     name="groschen",
@@ -40,15 +43,10 @@ def doctor(*, json: Annotated[bool, Parameter(negative=())] = False) -> None:
     json
         Print one JSON object for scripts instead of a table for people.
     """
-    from rich.console import Console
-
     from groschen import doctor as examination
 
     found = examination.examine()
-    if json:
-        print(examination.as_json(found), end="")
-    else:
-        Console().print(examination.as_table(found))
+    _show(examination.as_json, examination.as_table, found, json)
 
 
 @app.command
@@ -225,6 +223,7 @@ def evaluate(
     max_tokens: Annotated[int, within(least=1, most=10_000_000)] = 512,
     temperature: Annotated[float, within(least=1e-4, most=100, zero="the most probable token")] = 1.0,
     seed: Annotated[int, _SEED] = 0,
+    verdict_seconds: Annotated[float, _VERDICT_SECONDS] = 60.0,
     out: Annotated[Path | None, PATH] = None,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
@@ -250,25 +249,22 @@ def evaluate(
         0 takes the most probable token, with --samples 1.
     seed
         Decides what is drawn; both models get the same noise.
+    verdict_seconds
+        That a task.py may take for one verdict; longer is an error.
     out
         A new folder for the graded completions as JSONL.
     json
         Print one JSON object for scripts instead of a table for people.
     """
-    from rich.console import Console
-
     from groschen.evals import command
     from groschen.records import Split
 
     question = command.Question(
         task=task, split=Split(split), num_problems=problems, num_samples=samples, max_tokens=max_tokens,
-        temperature=temperature, seed=seed,
+        temperature=temperature, seed=seed, verdict_seconds=verdict_seconds,
     )  # fmt: skip
     answer = command.ask(question, [model] if against is None else [against, model], out)
-    if json:
-        print(command.as_json(answer), end="")
-    else:
-        Console().print(command.as_table(answer))
+    _show(command.as_json, command.as_table, answer, json)
 
 
 @app.command
@@ -293,6 +289,7 @@ def report(run: Annotated[Path, PATH], /, *, format_control: Annotated[Path | No
 @app.command
 def check(
     task: str, /, *, limit: Annotated[int, within(least=0)] = 200,
+    verdict_seconds: Annotated[float, _VERDICT_SECONDS] = 60.0,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:  # fmt: skip
     """Try a task's verifier on answers whose verdict is known, before anything is trained.
@@ -303,20 +300,17 @@ def check(
         countdown, a task.py, a .jsonl file or reasoning-gym:NAME.
     limit
         So many problems of each split; 0 tries all.
+    verdict_seconds
+        That a task.py may take for one verdict; longer is an error.
     json
         Print one JSON object for scripts instead of a table for people.
     """
-    from rich.console import Console
-
     from groschen.tasks import check_table
     from groschen.tasks.check import refuse_broken
     from groschen.tasks.load import load_task
 
-    checked = check_table.check_with_bar(load_task(task), limit or None)
-    if json:
-        print(check_table.as_json(checked), end="")
-    else:
-        Console().print(check_table.as_table(checked))
+    checked = check_table.check_with_bar(load_task(task, verdict_seconds), limit or None)
+    _show(check_table.as_json, check_table.as_table, checked, json)
     refuse_broken(checked)
 
 
@@ -345,17 +339,21 @@ def plan(
     json
         Print one JSON object for scripts instead of a table for people.
     """
-    from rich.console import Console
-
     from groschen import plan as plans
     from groschen.train.command import recipe_of
     from groschen.train.planning import plan_of
 
     found = plan_of(recipe_of(recipe, model, set), tokens)
+    _show(plans.as_json, plans.as_table, found, json)
+
+
+def _show(as_json: Callable[[T], str], as_table: Callable[[T], object], found: T, json: bool) -> None:
+    from rich.console import Console
+
     if json:
-        print(plans.as_json(found), end="")
+        print(as_json(found), end="")
     else:
-        Console().print(plans.as_table(found))
+        Console().print(as_table(found))
 
 
 def main() -> NoReturn:

@@ -164,11 +164,12 @@ def verify(
     drawn: Drawn,
     *,
     journal: Journal | None = None,
+    on_verdict: Callable[[Verdict], None] | None = None,
     span: Span | None = None,
 ) -> list[Group]:
     """The groups of the problems, in their order, every completion with its verdict.
 
-    span: of the ledger, told after each verdict.
+    on_verdict, span (of the ledger): told after each verdict.
     """
     known = {} if journal is None else journal.verdicts()
     groups = []
@@ -182,6 +183,8 @@ def verify(
                 if journal is not None:
                     journal.write_verdict(problem.key, sample, verdict)
             rollouts.append(Rollout(completion=completion, verdict=verdict))
+            if on_verdict is not None:
+                on_verdict(verdict)
             if span is not None:
                 span.add()
         groups.append(Group(problem=problem, rollouts=tuple(rollouts)))

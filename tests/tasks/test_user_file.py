@@ -163,7 +163,16 @@ def test_an_error_in_a_neighbour_is_told_with_the_neighbours_line(tmp_path: Path
         ("return Verdict(reward=float('nan'), passed=True)", "reward=nan, expected a finite number"),
         ("return Verdict(reward=True, passed=True)", "reward=True, expected a finite number"),
         ("return Verdict(reward=1, passed=True, parts={'a': [1, 2]})", "parts['a']=[1, 2], expected a"),
-        ("return Verdict(reward=1, passed=True, parts={'a': __import__('numpy').bool_(1)})", "parts['a']="),
+        ("return Verdict(reward=1, passed=True, parts={'a': __import__('numpy').ones(2)})", "parts['a']="),
+        ("return Verdict(reward=float('inf'), passed=True)", "expected a finite number (task.py:14)"),
+        ("return Verdict(reward=1, passed=__import__('numpy').float64(1))", "True or False (task.py:14)"),
+        ("exit()", "SystemExit: None (task.py:15)"),
+        ("__import__('sys').exit(3)", "SystemExit: 3 (task.py:15)"),
+        ("try: exec('import sys; sys.exit(0)')\n    except Exception: pass", "SystemExit: 0 (task.py:15)"),
+        ("raise type('TimedOut', (BaseException,), {})('late')", "TimedOut: late (task.py:15)"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("return __import__('json').loads('{')", "(task.py:15)"),
+        ("raise type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})", "Mute: its text can't be"),
         ("return Verdict(reward=1, passed=True, parts={3: 'three'})", "parts[3]='three', expected"),
         ("return Verdict(reward=1, passed=True, parts=['a'])", "parts=['a'], expected a mapping"),
         ("return Verdict(reward=1, passed=True, error=ValueError('no'))", "error=ValueError('no'), expected"),
@@ -174,6 +183,26 @@ def test_a_verifier_that_breaks_is_an_error_and_no_zero(tmp_path: Path, body: st
     verdict = judge(task, task.problems[Split.TRAIN][0], "5")
     assert verdict.error is not None and said in verdict.error
     assert not verdict.passed and verdict.reward == 0.0
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("numpy.float32(0.5)", "numpy.bool_(True)", "numpy.bool_(False)", "numpy.int64(3)"),
+        ("torch.tensor(0.5)", "torch.tensor(True)", "torch.tensor(False)", "torch.tensor(3)"),
+    ],
+    ids=["numpy", "torch"],
+)
+def test_scalars_of_numpy_and_torch_count_as_the_numbers_in_them(
+    tmp_path: Path, values: tuple[str, str, str, str]
+) -> None:
+    reward, passed, has_format, count = values
+    body = f"return Verdict(reward={reward}, passed={passed}, parts={{'format': {has_format}, 'n': {count}}})"
+    module = reward.partition(".")[0]
+    task = load_task(write(tmp_path, f"import {module}\n{TASK}\ndef verify(problem, text):\n    {body}\n"))
+    verdict = judge(task, task.problems[Split.TRAIN][0], "5")
+    assert verdict.error is None and verdict.passed is True and verdict.reward == 0.5
+    assert verdict.parts == {"format": False, "n": 3.0} and type(verdict.parts["format"]) is bool
 
 
 PARTS = """{

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from groschen.engine.engine import EngineConfig
@@ -21,12 +21,14 @@ from groschen.errors import BadRequest
 from groschen.evals import wording
 from groschen.evals.comparison import compare, comparison_json, summarise, summary_json
 from groschen.evals.evaluate import EVALUATION_SALT, records_of
+from groschen.progress import LineAMinute
 from groschen.records import EvalRecord, SamplingParams, Split
 from groschen.rollout import Sampler, draw, verify
 from groschen.runs.journal import Journal
 from groschen.tasks.load import load_task
 from groschen.tasks.splits import sample
 from groschen.tasks.task import Task
+from groschen.tasks.task_process import DEFAULT_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,7 @@ class Question:
     max_tokens: int
     temperature: float
     seed: int
+    verdict_seconds: float = DEFAULT_SECONDS  # that a task.py may take for one
     max_rows: int = 64
 
     def __post_init__(self) -> None:
@@ -68,7 +71,7 @@ def ask(question: Question, models: Sequence[str], out: Path | None = None) -> A
         raise BadRequest(f"{models[0]} would be compared with itself; name another model after --against")
     if out is not None and out.exists():
         raise BadRequest(f"{out} exists; name a new folder for the records")
-    task = load_task(question.task)
+    task = load_task(question.task, question.verdict_seconds)
     found = {model: _records(question, task, model) for model in models}
     for number, (model, records) in enumerate(found.items()):
         if out is not None:
@@ -88,15 +91,22 @@ def _records(question: Question, task: Task, model: str) -> list[EvalRecord]:
     with Progress(
         *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
     ) as bar:
-        line = bar.add_task(model, total=len(problems) * question.num_samples)
+        total, words = len(problems) * question.num_samples, LineAMinute()
+        line, verdicts = bar.add_task(model, total=total), bar.add_task("verdicts", total=total)
+
+        def count(what: TaskID) -> None:
+            bar.advance(what)
+            words.say(f"{model}: {bar.tasks[line].completed:.0f} completions and "
+                      f"{bar.tasks[verdicts].completed:.0f} verdicts of {total}")  # fmt: skip
+
         drawn = draw(
             Sampler(opened.engine, opened.text, sampling),
             problems,
             question.num_samples,
             salt=EVALUATION_SALT,
-            on_completion=lambda _: bar.advance(line),
+            on_completion=lambda _: count(line),
         )
-        return records_of(verify(task, problems, drawn))
+        return records_of(verify(task, problems, drawn, on_verdict=lambda _: count(verdicts)))
 
 
 def as_json(answer: Answer) -> str:

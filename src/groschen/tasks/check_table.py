@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from groschen.progress import LineAMinute
 from groschen.records import Split
 from groschen.tasks.check import DEFAULT_LIMIT, Checked, check_task
 from groschen.tasks.task import Task
@@ -29,8 +30,13 @@ def check_with_bar(task: Task, limit: int | None = DEFAULT_LIMIT) -> Checked:
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
-        bar = progress.add_task(task.name, total=None)
-        return check_task(task, limit, lambda done, total: progress.update(bar, completed=done, total=total))
+        bar, words = progress.add_task(task.name, total=None), LineAMinute()
+
+        def count(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+            words.say(f"checking {task.name}: {done} of {total} problems")
+
+        return check_task(task, limit, count)
 
 
 def as_json(checked: Checked) -> str:

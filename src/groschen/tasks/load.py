@@ -6,60 +6,58 @@ JSON, no text in two splits. Leaves out how each source is read.
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qsl
-
-import msgspec
 
 from groschen.errors import BadFile, BadRequest
 from groschen.records import Problem, Split
 from groschen.tasks import countdown
+from groschen.tasks.gate import sound
 from groschen.tasks.jsonl_task import load_jsonl
 from groschen.tasks.overlap import refuse_copies
-from groschen.tasks.reasoning_gym import load_reasoning_gym
 from groschen.tasks.splits import split_problems
 from groschen.tasks.task import Draft, Task
-from groschen.tasks.user_file import load_user_file
-from groschen.text.messages import ROLES
+from groschen.tasks.task_process import DEFAULT_SECONDS, TaskProcess
 
 BUILT_IN = ("countdown",)
 _GYM = "reasoning-gym"
 _KINDS = f"a built-in name ({', '.join(BUILT_IN)}), a task.py, a .jsonl file, or {_GYM}:NAME"
 
 
-def load_task(source: str) -> Task:
+def load_task(source: str, verdict_seconds: float = DEFAULT_SECONDS) -> Task:
     """The task that `source` names, checked and split.
 
+    verdict_seconds: that one verdict may take of code that is not groschen's own.
     source: `countdown`, `countdown?numbers=4&seed=1`, a .py or .jsonl file, a folder with a task.py in it, or
     `reasoning-gym:NAME?key=value&...`. Raises BadFile or BadRequest with one sentence on what is wrong.
     """
-    return _finished(_draft(source))
+    return _finished(_draft(source, verdict_seconds))
 
 
-def _draft(source: str) -> Draft:
+def _draft(source: str, seconds: float) -> Draft:
     path = Path(source)
     if path.suffix in (".py", ".jsonl") or path.exists():
-        return _from_path(path)
+        return _from_path(path, seconds)
     name, _, query = source.partition("?")
     if name == "countdown":
         return _countdown(_settings(query, source))
     kind, _, generator = name.partition(":")
     if kind == _GYM:
-        return load_reasoning_gym(generator, _settings(query, source))
+        settings = _settings(query, source)
+        return TaskProcess({"generator": generator, "settings": settings}, source, seconds).load()
     near = difflib.get_close_matches(name, (*BUILT_IN, _GYM), n=1)
     hint = f"did you mean {near[0]}?" if near else f"a task is {_KINDS}"
     raise BadRequest(f"there is no task {source!r}, and no file of this name; {hint}")
 
 
-def _from_path(path: Path) -> Draft:
+def _from_path(path: Path, seconds: float) -> Draft:
     if path.is_dir():
         path = path / "task.py"
     if not path.is_file():
         fault = "is no regular file" if path.exists() else "is not there"
         raise BadFile(f"{path} {fault}; a task is {_KINDS}")
     if path.suffix == ".py":
-        return load_user_file(path)
+        return TaskProcess({"file": str(path.absolute())}, str(path), seconds).load()
     if path.suffix == ".jsonl":
         return load_jsonl(path)
     raise BadFile(f"{path} is no task: expected a name that ends in .py or .jsonl; a task is {_KINDS}")
@@ -100,7 +98,7 @@ def _settings(query: str, source: str) -> dict[str, str]:
 
 def _finished(draft: Draft) -> Task:
     """The task of a draft. Raises BadRequest for what no task may have."""
-    problems = [_sound(problem, draft.name) for problem in draft.problems]
+    problems = [sound(problem, draft.name) for problem in draft.problems]
     if not problems:
         raise BadRequest(f"task {draft.name} has no problems")
     _refuse_equal_keys(problems, draft.name)
@@ -117,43 +115,6 @@ def _finished(draft: Draft) -> Task:
         instructions=draft.instructions,
         notes=draft.notes,
     )
-
-
-def _sound(problem: Problem, task: str) -> Problem:
-    """The problem with a tuple of messages, if it has a key, a prompt and nothing but JSON."""
-    key: object = problem.key
-    where = f"task {task}: problem {key!r}"
-    if not isinstance(key, str) or not key:
-        raise BadRequest(f"{where}: expected a text as key, the same one for ever, not {key!r}")
-    messages = _messages(problem.messages, where)
-    if problem.split is not None and problem.split not in tuple(Split):
-        raise BadRequest(f"{where} has the split {problem.split!r}; expected train, dev, test or None")
-    try:
-        msgspec.json.encode(problem)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise BadRequest(f"{where} can't be written as JSON: {error}; keep answer and meta plain") from error
-    split = None if problem.split is None else Split(problem.split)
-    return replace(problem, messages=messages, split=split)
-
-
-def _messages(messages: object, where: str) -> tuple[Mapping[str, object], ...]:
-    if not isinstance(messages, list | tuple) or not all(isinstance(one, Mapping) for one in messages):
-        raise BadRequest(
-            f'{where}: messages are no list of objects; expected [{{"role": "user", "content": ...}}]'
-        )
-    roles = [message.get("role") for message in messages]
-    if unknown := [role for role in roles if role not in ROLES]:
-        raise BadRequest(
-            f"{where} has a message of the role {unknown[0]!r}; expected one of {', '.join(ROLES)}"
-        )
-    if roles.count("system") > 1:
-        raise BadRequest(f"{where} has two system messages; expected at most one, at the beginning")
-    contents = [message.get("content") for message in messages if message.get("role") != "system"]
-    if not contents or not contents[-1] or not str(contents[-1]).strip():
-        raise BadRequest(f"{where} has an empty prompt; expected a last message with a text")
-    if messages[-1].get("role") == "assistant":
-        raise BadRequest(f"{where} ends with the assistant's message; a prompt ends with the user's")
-    return tuple(messages)
 
 
 def _refuse_equal_keys(problems: Sequence[Problem], task: str) -> None:

@@ -4,7 +4,6 @@ Leaves out where tasks come from (load.py), how problems are split (splits.py) a
 (check.py).
 """
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -12,6 +11,7 @@ from typing import Protocol
 from groschen import clock
 from groschen.errors import BadRequest
 from groschen.records import Problem, Split, Verdict
+from groschen.tasks.foreign import verdict_of
 from groschen.tasks.splits import Shares
 
 
@@ -79,16 +79,9 @@ class Task:
 
 
 def judge(task: Task, problem: Problem, text: str) -> Verdict:
-    """The verdict on one completion, with its seconds; a verifier that breaks gives a verdict with an error.
-
-    This is the one place where an exception of a verifier is caught.
-    """
+    """The verdict on one completion, with its seconds; one with an error if the verifier breaks."""
     start = clock.seconds()
-    try:
-        verdict = _well_formed(task.verify(problem, text))
-    except Exception as broken:  # noqa: BLE001 - whatever a task's author wrote may raise: kept as data
-        why = f"{type(broken).__name__}: {broken}{_place(broken)}"
-        verdict = Verdict(reward=0.0, passed=False, error=_whole(why))
+    verdict = verdict_of(task.verify, problem, text)
     return replace(verdict, seconds=clock.seconds() - start)
 
 
@@ -107,54 +100,3 @@ def with_instruction(problem: Problem, instruction: str) -> Problem:
         f"problem {problem.key!r} has no user message with a text, "
         f"so the instruction {instruction!r} has no place"
     )
-
-
-def _well_formed(verdict: object) -> Verdict:
-    """The verdict as it would be read again from a file; a TypeError says what is not as it should be."""
-    if not isinstance(verdict, Verdict):
-        raise TypeError(f"verify returned {verdict!r}, expected a Verdict")
-    if not isinstance(verdict.passed, bool):
-        raise TypeError(f"verify returned passed={verdict.passed!r}, expected True or False")
-    reward: object = verdict.reward
-    if isinstance(reward, bool) or not isinstance(reward, int | float) or not abs(reward) < float("inf"):
-        raise TypeError(f"verify returned reward={reward!r}, expected a finite number")
-    error: object = verdict.error
-    if error is not None and not isinstance(error, str):
-        raise TypeError(f"verify returned error={error!r}, expected a text or None")
-    parts: object = verdict.parts
-    if not isinstance(parts, Mapping):
-        raise TypeError(f"verify returned parts={parts!r}, expected a mapping")
-    return replace(
-        verdict,
-        reward=float(reward),
-        parts={name: _part(name, value) for name, value in parts.items()},
-        error=None if error is None else _whole(error),
-    )
-
-
-def _part(name: object, value: object) -> float | bool | str | None:
-    """A part in a type that a file keeps: a number as a float, None for one that is not finite."""
-    if isinstance(name, str) and (value is None or isinstance(value, bool)):
-        return value
-    if isinstance(name, str) and isinstance(value, int | float):
-        return float(value) if abs(value) <= sys.float_info.max else None
-    if isinstance(name, str) and isinstance(value, str):
-        return _whole(value)
-    raise TypeError(
-        f"verify returned parts[{name!r}]={value!r:.200}, expected a number, a text, True, False or None"
-    )
-
-
-def _whole(text: str) -> str:
-    """The text without half characters, which JSON escapes in a completion can make and no file takes."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _place(broken: BaseException) -> str:
-    """Where an exception was raised: " (task.py:12)", or "" if that is unknown."""
-    trace = broken.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return ""
-    return f" ({trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno})"

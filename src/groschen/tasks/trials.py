@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from groschen.records import Problem, Verdict
+from groschen.tasks.foreign import told
 from groschen.tasks.task import Task, judge
 
 
@@ -45,8 +46,10 @@ def try_problem(task: Task, problem: Problem) -> list[Trial]:
     """Every kind of answer, tried on one problem."""
     try:
         gold, wrong = task.gold(problem), task.wrong(problem)
-    except Exception as broken:  # noqa: BLE001 - whatever a task's author wrote may raise: kept as data
-        fault = f"its gold or wrong answers can't be made: {type(broken).__name__}: {broken}"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as broken:  # noqa: BLE001 - whatever a task's author wrote may raise: kept as data
+        fault = f"its gold or wrong answers can't be made: {told(broken, task.gold)}"
         return [Trial(key=problem.key, probe=Probe.GOLD, text="", verdict=None, fault=fault)]
     trials = [] if gold is None else [_try(task, problem, Probe.GOLD, gold)]
     best = trials[0].verdict if trials and trials[0].fault is None else None

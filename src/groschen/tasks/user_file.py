@@ -1,15 +1,17 @@
 """A task from a user's task.py.
 
-The file is the user's own program: it runs in this process with all rights of the user, like any script.
-Leaves out answers that a model wrote; the verifiers that run those use the sandbox.
+The file is the user's own program: it runs with all rights of the user, like any script, in a process of
+its own (task_process.py), so nothing here is undone. Leaves out answers that a model wrote; the verifiers
+that run those use the sandbox.
 """
 
 import hashlib
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.abc import SourceLoader
+from importlib.abc import MetaPathFinder, SourceLoader
+from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +19,7 @@ from typing import Any, NamedTuple
 
 from groschen.errors import BadFile, GroschenError
 from groschen.records import Problem
-from groschen.tasks.jsonl import Reading, read_file, reading_in
+from groschen.tasks.jsonl import read_file, reading_in
 from groschen.tasks.splits import Shares, shares_from
 from groschen.tasks.task import Draft, Verify
 from groschen.tasks.usual import usual_answers
@@ -35,19 +37,22 @@ class _Module(NamedTuple):
 
 
 def load_user_file(path: Path) -> Draft:
-    """The task that a Python file defines, run anew each time that this is called.
+    """The task that a Python file defines. To be called once in a process.
 
-    While the file and its `load` run, its folder comes first in the search for modules and relative paths of
-    `read_jsonl` start there. The digest covers the file, the modules of its folder that it imports, and what
-    it reads through `read_jsonl`. Raises BadFile, with file and line, for whatever fails in it.
+    The file's folder comes first in the search for modules, and relative paths of `read_jsonl` start there
+    while the file and its `load` run. The digest covers the file, the modules of its folder that it has
+    imported by then, and what it read through `read_jsonl`. Raises BadFile, with file and line, for whatever
+    fails in it.
     """
     path = path.absolute()
     source = read_file(path)
-    with _at_home(path.parent) as (reading, neighbours), _errors_of(path):
+    before = set(sys.modules)
+    sys.path.insert(0, str(path.parent))
+    with reading_in(path.parent) as reading, _errors_of(path):
         module = _definitions(_run(path, source), path)
         problems = _problems(module.load(), path)
     digests = [hashlib.sha256(source).hexdigest(), *sorted(reading.digests.values())]
-    digests += [hashlib.sha256(read_file(one)).hexdigest() for one in sorted(neighbours)]
+    digests += [hashlib.sha256(read_file(one)).hexdigest() for one in _neighbours(before, path)]
     usual = usual_answers(problems, module.verify)
     return Draft(
         name=path.parent.name if path.stem == "task" else path.stem,
@@ -76,7 +81,7 @@ class _SourceOnce(SourceLoader):
 
 
 def _run(path: Path, source: bytes) -> ModuleType:
-    name = f"groschen_task_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    name = _module_name(path)
     loader = _SourceOnce(path, source)
     spec = spec_from_loader(name, loader, origin=str(path))
     assert spec is not None
@@ -87,27 +92,39 @@ def _run(path: Path, source: bytes) -> ModuleType:
     return module
 
 
-@contextmanager
-def _at_home(folder: Path) -> Iterator[tuple[Reading, set[Path]]]:
-    """Imports and relative paths start in `folder`; the set fills with the files of neighbours, at the end.
+def make_importable(path: Path) -> None:
+    """Let `import` find the task's module by the name under which it runs, as pickle does with functions.
 
-    Neighbours leave `sys.modules` again: another task may have another helpers.py, and a second load of this
-    one must see what was changed.
+    For processes that `multiprocessing` starts from a process in which the task runs.
     """
-    before = set(sys.modules)
-    neighbours: set[Path] = set()
-    sys.path.insert(0, str(folder))
-    try:
-        with reading_in(folder) as reading:
-            yield reading, neighbours
-    finally:
-        if str(folder) in sys.path:
-            sys.path.remove(str(folder))
-        for name in sorted(set(sys.modules) - before):
-            file = _file_below(sys.modules[name], folder)
-            if file and not name.startswith(("groschen.", "groschen_task_")):
-                neighbours.add(file)
-                del sys.modules[name]
+    sys.meta_path.append(_Finder(path.absolute()))
+
+
+class _Finder(MetaPathFinder):
+    """Finds one task file and nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        del path, target  # the signature is importlib's
+        if fullname != _module_name(self._path):
+            return None
+        loader = _SourceOnce(self._path, read_file(self._path))
+        return spec_from_loader(fullname, loader, origin=str(self._path))
+
+
+def _module_name(path: Path) -> str:
+    return f"groschen_task_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+
+
+def _neighbours(before: set[str], path: Path) -> list[Path]:
+    """The source files of the folder's modules that were imported since, in order."""
+    new = [sys.modules[name] for name in set(sys.modules) - before - {_module_name(path)}]
+    files = {file for module in new if (file := _file_below(module, path.parent))}
+    return sorted(files)
 
 
 def _file_below(module: ModuleType, folder: Path) -> Path | None:
@@ -130,7 +147,7 @@ def _errors_of(path: Path) -> Iterator[None]:
         raise
     except SyntaxError as error:
         raise BadFile(f"{error.filename}:{error.lineno}: this is not Python: {error.msg}") from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         # The last place in the task's own folder: what a library raises was called from there.
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if Path(frame.filename).parent == path.parent]

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from groschen.records import Problem
+from groschen.tasks.foreign import verdict_of
 from groschen.tasks.task import Verify
 
 WAYS = ("{}", "<answer>{}</answer>", "\\boxed{{{}}}", "#### {}", "The answer is {}.")
@@ -41,10 +42,8 @@ class UsualAnswers:
         return next((way for way in WAYS if self._passes(problem, way.format(reference))), WAYS[0])
 
     def _passes(self, problem: Problem, text: str) -> bool:
-        try:
-            return self.verify(problem, text).passed is True
-        except Exception:  # noqa: BLE001 - the same text meets `judge` next, which keeps the error
-            return False
+        verdict = verdict_of(self.verify, problem, text)
+        return verdict.error is None and verdict.passed
 
 
 def usual_answers(problems: Iterable[Problem], verify: Verify) -> UsualAnswers:

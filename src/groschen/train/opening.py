@@ -61,7 +61,7 @@ _DECISIVE = {".safetensors", ".json", ".jinja", ".txt", ".model"}
 
 def new_session(recipe: GrpoRecipe, folder: Path, stderr: TextIO) -> Session:
     """A run in a new folder. Raises the errors of everything that it opens, each with one sentence."""
-    task, checkpoint = load_task(recipe.task), open_checkpoint(recipe.model)
+    task, checkpoint = load_task(recipe.task, recipe.verdict_seconds), open_checkpoint(recipe.model)
     _refuse_late_faults(recipe, task)
     refuse_broken(check_task(task, _CHECKED))
     manifest = describe(recipe, task, checkpoint)
@@ -83,7 +83,7 @@ def resumed_session(folder: Path, overrides: Sequence[str], stderr: TextIO) -> S
     with ExitStack() as undo:
         undo.callback(run.close)
         recipe = run.config(GrpoRecipe, overrides)
-        task, checkpoint = load_task(recipe.task), open_checkpoint(recipe.model)
+        task, checkpoint = load_task(recipe.task, recipe.verdict_seconds), open_checkpoint(recipe.model)
         _refuse_late_faults(recipe, task)
         warnings = check_inputs(run.manifest, describe(recipe, task, checkpoint))
         # Planned anew for the memory that is there now: whether layers are recomputed changes no bit.

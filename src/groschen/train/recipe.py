@@ -9,6 +9,7 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 from groschen.errors import BadRequest
 from groschen.ranges import Range, check_ranges
+from groschen.tasks.task_process import DEFAULT_SECONDS, VerdictSeconds
 from groschen.train.advantages import Advantage
 from groschen.train.alarms import AlarmSettings
 from groschen.train.batch import Normalisation
@@ -111,6 +112,7 @@ class GrpoRecipe:
     # Fed tokens of one micro-batch: bounds the memory of activations.
     tokens_at_once: Annotated[int, Range(least=1, most=10_000_000)] = 2048
     recompute_layers: Recompute = "auto"  # auto: if memory is too small otherwise
+    verdict_seconds: VerdictSeconds = DEFAULT_SECONDS  # longer, and the verdict of a task.py is an error
     save_every: Annotated[int, Range(least=1, most=_MANY)] = 10
     keep_last: Annotated[int, Range(least=1, most=_MANY)] = 2
     budget: str = ""  # 10min, 5e14FLOP or 2EUR: stop there, whole

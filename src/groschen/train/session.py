@@ -75,8 +75,7 @@ class Session:
             drawn = self._draw(
                 problems, sampling.group_size, self._sampling(), step, journal, "generation", f"step {step}"
             )
-            with self.ledger.span("verification", step) as span:
-                groups = verify(self.task, problems, drawn, journal=journal, span=span)
+            groups = self._verify(problems, drawn, step, journal, f"step {step}")
             return groups, drawn.num_new_tokens
         finally:
             journal.close()
@@ -97,8 +96,7 @@ class Session:
             drawn = self._draw(
                 problems, num_samples, self._sampling(), EVALUATION_SALT, journal, "evaluation", name
             )
-            with self.ledger.span("verification", self.state.step) as span:
-                records = records_of(verify(self.task, problems, drawn, journal=journal, span=span))
+            records = records_of(self._verify(problems, drawn, self.state.step, journal, name))
         finally:
             journal.close()
         _write_whole(path, records)
@@ -135,6 +133,19 @@ class Session:
             return draw(
                 sampler, problems, num_samples, salt=salt, journal=journal, on_completion=count, span=span
             )
+
+    def _verify(
+        self, problems: Sequence[Problem], drawn: Drawn, step: int, journal: Journal, words: str
+    ) -> list[Group]:
+        done, total = 0, len(problems) * drawn.num_completions
+
+        def count(_: object) -> None:
+            nonlocal done
+            done += 1
+            self.watch.progress(f"verdicts of {words}", done, total)
+
+        with self.ledger.span("verification", step) as span:
+            return verify(self.task, problems, drawn, journal=journal, on_verdict=count, span=span)
 
     # -- what is written down
 

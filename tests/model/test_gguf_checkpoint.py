@@ -259,11 +259,11 @@ def test_rope_divisors_for_heads_of_an_impossible_width_are_refused(tmp_path: Pa
         ("mistral", {"sliding_window": 64}, "no sliding window"),
         (
             "qwen2",
-            {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 8},
+            {"use_sliding_window": True, "max_window_layers": 1, "layer_types": None, "sliding_window": 8},
             "no sliding window",
         ),
         ("qwen2", {"model_type": "olmo"}, "models of type 'olmo'"),
-        ("qwen2", {"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ("qwen2", {"hidden_act": "gelu"}, "activation 'gelu'"),
         (
             "qwen2",
             {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
@@ -281,6 +281,14 @@ def test_what_llama_cpp_would_compute_differently_is_not_exported(
     with pytest.raises(Unsupported, match=what):
         write_gguf(tmp_path / "m.gguf", {**config, **changes}, tensors, TOKENIZER)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_window_that_the_config_leaves_to_its_class_is_not_exported_either(tmp_path: Path) -> None:
+    config, tensors = parts_of(tiny_model("mistral"))
+    del config["sliding_window"]
+    write_gguf(tmp_path / "short.gguf", {**config, "max_position_embeddings": 4096}, tensors, TOKENIZER)
+    with pytest.raises(Unsupported, match="or max_position_embeddings to 4096"):
+        write_gguf(tmp_path / "m.gguf", {**config, "max_position_embeddings": 8192}, tensors, TOKENIZER)
 
 
 def test_an_export_that_cannot_be_right_is_refused(tmp_path: Path) -> None:

@@ -1,47 +1,25 @@
 """What a checkpoint's config.json asks of the decoder, or a refusal that names the key.
 
 Reads Llama 3.x (SmolLM too), Mistral, Qwen2/2.5, Qwen3 (dense), Gemma 2 and Gemma 3 (text), with RoPE either
-as `rope_theta` and `rope_scaling` or as `rope_parameters`. Seams for what is not built: attention kinds (MLA,
-sinks) would be a field of `LayerConfig`, a mixture of experts one beside `mlp_width`. Keys as transformers 5
-writes and reads them.
+as `rope_theta` and `rope_scaling` or as `rope_parameters`. `families.py` says which keys there are and what a
+missing one means. Seams for what is not built: attention kinds (MLA, sinks) would be a field of
+`LayerConfig`, a mixture of experts one beside `mlp_width`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 from groschen.errors import BadFile, Unsupported
+from groschen.model.families import completed, family_of
 from groschen.model.rope import RopeConfig, read_rope
+from groschen.model.values import Raw, flag, ids, real, shown, whole
 
-Raw = Mapping[str, Any]
-
-# What a family means where its config.json does not say so: (normal form, default of attention_bias)
-_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text")
-_MOST_LAYERS = 1024
+# Beyond every model that there is; they bound what a damaged file makes this program ask of the machine.
+_MOST_LAYERS, _MOST_HEADS = 1024, 1 << 12
+_MOST_NUMBERS = 1 << 24  # of a width, or of the vocabulary
+_MOST_POSITIONS = 1 << 28
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
-_READ = frozenset(
-    "model_type architectures vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads "
-    "num_key_value_heads head_dim max_position_embeddings rms_norm_eps hidden_act hidden_activation "
-    "attention_bias mlp_bias tie_word_embeddings rope_theta rope_scaling rope_parameters "
-    "rope_local_base_freq sliding_window use_sliding_window max_window_layers layer_types "
-    "sliding_window_pattern query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping "
-    "bos_token_id eos_token_id pad_token_id torch_dtype dtype partial_rotary_factor "
-    "use_bidirectional_attention quantization_config num_experts num_local_experts".split()
-)
-# Keys that never change what a forward pass in evaluation computes: training, generation and bookkeeping.
-_HARMLESS = frozenset(
-    "transformers_version use_cache initializer_range attention_dropout pretraining_tp cache_implementation "
-    "id2label label2id num_labels problem_type is_decoder is_encoder_decoder add_cross_attention "
-    "output_attentions output_hidden_states return_dict chunk_size_feed_forward cross_attention_hidden_size "
-    "task_specific_params finetuning_task tokenizer_class prefix decoder_start_token_id sep_token_id "
-    "begin_suppress_tokens suppress_tokens min_length max_length do_sample temperature top_k top_p typical_p "
-    "repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids "
-    "num_return_sequences output_scores return_dict_in_generate forced_bos_token_id forced_eos_token_id "
-    "remove_invalid_values exponential_decay_length_penalty num_beams num_beam_groups diversity_penalty "
-    "early_stopping pruned_heads torchscript tf_legacy_loss use_bfloat16 mlp_dropout hidden_dropout "
-    "embedding_dropout is_llama_config "
-    "rope_interleaved transformers.js_config unsloth_fixed unsloth_version auto_map name_or_path".split()
-)
+_KINDS = ("full_attention", "sliding_attention")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,79 +72,66 @@ class ModelConfig:
         """Read the content of config.json.
 
         Raises Unsupported for an architecture or a key that changes the computation and is not honoured,
-        BadFile for a key that is missing or contradicts another.
+        BadFile for a value of the wrong type or range, or one that contradicts another.
         """
-        if "text_config" in raw and raw.get("model_type") == "gemma3":
-            raise Unsupported(
-                "this checkpoint is a Gemma 3 with images (model_type 'gemma3'); only text decoders are "
-                "read: use a checkpoint with model_type 'gemma3_text'"
-            )
-        family = str(raw.get("model_type"))
-        if family not in _FAMILIES:
-            raise Unsupported(f"model_type {family!r} is not supported; supported are {', '.join(_FAMILIES)}")
-        _refuse_unknown_keys(raw)
+        family = family_of(raw)
+        config = completed(raw)
         is_gemma = family.startswith("gemma")
-        num_heads, width = _count(raw, "num_attention_heads"), _count(raw, "hidden_size")
-        kv_heads = _count(raw, "num_key_value_heads", num_heads)
-        head_width = _count(raw, "head_dim", 256 if is_gemma else width // num_heads)
-        if head_width % 2:
-            raise BadFile(f"config.json: heads of {head_width} numbers have no two halves for RoPE to rotate")
-        if num_heads % kv_heads:
-            raise BadFile(
-                f"config.json: {num_heads} attention heads cannot share {kv_heads} key/value heads evenly"
-            )
-        bias = bool(raw.get("attention_bias", False))
-        scale_base = float(raw.get("query_pre_attn_scalar", 256)) if is_gemma else float(head_width)
+        width, heads = whole(config, "hidden_size", 1, _MOST_NUMBERS), _heads(config)
+        bias = family in ("llama", "qwen3") or is_gemma
+        bias = bias and flag(config, "attention_bias")
+        layers = _read_layers(config, family, heads.width)
+        vocab_size = whole(config, "vocab_size", 1, _MOST_NUMBERS)
+        scale_base = real(config, "query_pre_attn_scalar", 0, 1e9) if is_gemma else float(heads.width)
         return cls(
             family=family,
-            vocab_size=_count(raw, "vocab_size"),
+            vocab_size=vocab_size,
             width=width,
-            mlp_width=_count(raw, "intermediate_size"),
-            num_heads=num_heads,
-            num_kv_heads=kv_heads,
-            head_width=head_width,
-            max_context=_count(raw, "max_position_embeddings"),
-            norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
+            mlp_width=whole(config, "intermediate_size", 1, _MOST_NUMBERS),
+            num_heads=heads.queries,
+            num_kv_heads=heads.keys,
+            head_width=heads.width,
+            max_context=_context(config, layers),
+            norm_eps=real(config, "rms_norm_eps", 0, 1),
             norm_offset=1.0 if is_gemma else 0.0,
             has_sandwich_norms=is_gemma,
             has_qk_norm=family in ("qwen3", "gemma3_text"),
-            has_qkv_bias=True if family == "qwen2" else bias,
-            has_output_bias=False if family in ("qwen2", "mistral") else bias,
-            has_mlp_bias=bool(raw.get("mlp_bias", False)),
-            activation=_activation(raw, is_gemma),
+            has_qkv_bias=family == "qwen2" or bias,
+            has_output_bias=bias,
+            has_mlp_bias=family == "llama" and flag(config, "mlp_bias"),
+            activation=_activation(config, "hidden_activation" if is_gemma else "hidden_act"),
             attention_scale=scale_base**-0.5,
-            attention_softcap=_number_or_none(raw, "attn_logit_softcapping"),
-            logits_softcap=_number_or_none(raw, "final_logit_softcapping"),
+            attention_softcap=_softcap(config, "attn_logit_softcapping"),
+            logits_softcap=_softcap(config, "final_logit_softcapping"),
             embedding_scale=width**0.5 if is_gemma else None,
-            has_tied_head=bool(raw.get("tie_word_embeddings", is_gemma)),
-            layers=_read_layers(raw, family, head_width),
-            bos_id=raw.get("bos_token_id"),
-            eos_ids=_ids(raw.get("eos_token_id")),
+            has_tied_head=flag(config, "tie_word_embeddings"),
+            layers=layers,
+            bos_id=next(iter(ids(raw.get("bos_token_id"), vocab_size)), None),
+            eos_ids=ids(raw.get("eos_token_id"), vocab_size),
             raw=dict(raw),
         )
 
 
-def _refuse_unknown_keys(raw: Raw) -> None:
-    for key, value in raw.items():
-        if key in _READ or key in _HARMLESS or key.startswith("_") or not value:
-            continue
-        raise Unsupported(
-            f"config.json has {key!r} = {value!r}, which is not known here and may change what the model "
-            "computes; remove the key if you know that it does not"
-        )
-    for key in ("quantization_config", "num_experts", "num_local_experts", "use_bidirectional_attention"):
-        if raw.get(key):
-            raise Unsupported(f"config.json has {key!r} = {raw[key]!r}, which is not honoured here")
-    if raw.get("partial_rotary_factor", 1.0) not in (1.0, None):
-        raise Unsupported("config.json has 'partial_rotary_factor', and only whole heads are rotated here")
+class _Heads(NamedTuple):
+    queries: int
+    keys: int
+    width: int
 
 
-def _count(raw: Raw, key: str, default: int | None = None) -> int:
-    value = raw.get(key)
-    value = default if value is None else value
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise BadFile(f"config.json: {key!r} must be a positive whole number, found {value!r}")
-    return value
+def _heads(config: Raw) -> _Heads:
+    queries = whole(config, "num_attention_heads", 1, _MOST_HEADS)
+    # Null means one for each query head; a missing key has been given the class's default.
+    keys = queries
+    if config["num_key_value_heads"] is not None:
+        keys = whole(config, "num_key_value_heads", 1, _MOST_HEADS)
+    width = whole(config, "hidden_size", 1, _MOST_NUMBERS) // queries
+    if config["head_dim"] is not None:
+        width = whole(config, "head_dim", 1, _MOST_NUMBERS)
+    if width % 2 or not width:
+        raise BadFile(f"config.json: heads of {width} numbers have no two halves for RoPE to rotate")
+    if queries % keys:
+        raise BadFile(f"config.json: {queries} attention heads cannot share {keys} key/value heads evenly")
+    return _Heads(queries, keys, width)
 
 
 def check_depth(num_layers: int, where: str) -> None:
@@ -175,61 +140,64 @@ def check_depth(num_layers: int, where: str) -> None:
         raise BadFile(f"{where} is {num_layers:,}, expected at most {_MOST_LAYERS:,}; get the file again")
 
 
-def _number_or_none(raw: Raw, key: str) -> float | None:
-    return None if raw.get(key) is None else float(raw[key])
+def _context(config: Raw, layers: tuple[LayerConfig, ...]) -> int:
+    """Positions: what the config says, or as many as its scaling stretches the trained ones to."""
+    context = whole(config, "max_position_embeddings", 1, _MOST_POSITIONS)
+    stretched = max(layer.rope.stretched_context for layer in layers)
+    if stretched > _MOST_POSITIONS:
+        raise BadFile(f"config.json: RoPE scaling to {stretched:,} positions, expected at most 268,435,456")
+    return max(context, stretched)
 
 
-def _ids(value: int | list[int] | None) -> tuple[int, ...]:
-    if value is None:
-        return ()
-    return tuple(value) if isinstance(value, list) else (value,)
+def _softcap(config: Raw, key: str) -> float | None:
+    return None if config.get(key) is None else real(config, key, 0, 1e9)
 
 
-def _activation(raw: Raw, is_gemma: bool) -> str:
-    name = raw.get("hidden_activation") or (None if is_gemma else raw.get("hidden_act"))
-    name = name or ("gelu_pytorch_tanh" if is_gemma else "silu")
-    if name not in _ACTIVATIONS:
-        raise Unsupported(f"activation {name!r} is not supported; supported are {', '.join(_ACTIVATIONS)}")
+def _activation(config: Raw, key: str) -> str:
+    name = config[key]
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
+        raise Unsupported(
+            f"activation {shown(name)} is not supported; supported are {', '.join(_ACTIVATIONS)}"
+        )
     return _ACTIVATIONS[name]
 
 
-def _read_layers(raw: Raw, family: str, head_width: int) -> tuple[LayerConfig, ...]:
-    kinds = _layer_kinds(raw, family)
-    window = raw.get("sliding_window")
-    if "sliding_attention" in kinds and not (isinstance(window, int) and window > 0):
-        raise BadFile(
-            f"config.json: layers with sliding attention need a positive 'sliding_window', found {window!r}"
-        )
-    ropes = {kind: read_rope(raw, kind, family, head_width) for kind in set(kinds)}
+def _read_layers(config: Raw, family: str, head_width: int) -> tuple[LayerConfig, ...]:
+    kinds = _layer_kinds(config, family)
+    window = None
+    if "sliding_attention" in kinds:
+        if family in ("qwen2", "qwen3") and not flag(config, "use_sliding_window"):
+            raise BadFile("config.json: 'layer_types' has sliding layers, but 'use_sliding_window' is false")
+        window = whole(config, "sliding_window", 1, _MOST_POSITIONS)
+    ropes = {kind: read_rope(config, kind, family, head_width) for kind in sorted(set(kinds))}
     return tuple(LayerConfig(window if kind == "sliding_attention" else None, ropes[kind]) for kind in kinds)
 
 
-def _layer_kinds(raw: Raw, family: str) -> list[str]:
-    """`layer_types`, or what the family meant before that key existed."""
-    count = _count(raw, "num_hidden_layers")
-    check_depth(count, "config.json: 'num_hidden_layers'")
-    kinds = raw.get("layer_types")
-    if kinds is None:
-        kinds = [_kind_by_rule(raw, family, index) for index in range(count)]
-    if len(kinds) != count:
-        raise BadFile(f"config.json: 'layer_types' names {len(kinds)} layers, 'num_hidden_layers' is {count}")
-    for kind in kinds:
-        if kind not in ("full_attention", "sliding_attention"):
-            raise Unsupported(f"config.json: layer type {kind!r} is not supported")
-    return list(kinds)
-
-
-def _kind_by_rule(raw: Raw, family: str, index: int) -> str:
-    window, is_sliding = raw.get("sliding_window"), False
-    if family == "mistral":
-        is_sliding = window is not None
-    elif family in ("qwen2", "qwen3"):
-        is_sliding = (
-            bool(raw.get("use_sliding_window"))
-            and window is not None
-            and index >= raw.get("max_window_layers", 28)
+def _layer_kinds(config: Raw, family: str) -> list[str]:
+    """`layer_types`, or what the family means where that key is missing."""
+    count = whole(config, "num_hidden_layers", 1, _MOST_LAYERS)
+    kinds = config.get("layer_types")
+    if kinds is None or family in ("llama", "mistral"):
+        return _kinds_by_rule(config, family, count)
+    if not isinstance(kinds, list) or len(kinds) != count:
+        raise BadFile(
+            f"config.json: 'layer_types' must be a list of {count} kinds, one for each of "
+            f"'num_hidden_layers', found {shown(kinds)}"
         )
+    for kind in kinds:
+        if kind not in _KINDS:
+            raise Unsupported(f"config.json: layer type {shown(kind)} is not supported")
+    return kinds
+
+
+def _kinds_by_rule(config: Raw, family: str, count: int) -> list[str]:
+    sliding: range | list[int] = range(0)
+    if family == "mistral" and config["sliding_window"] is not None:
+        sliding = range(count)
+    elif family in ("qwen2", "qwen3"):
+        if flag(config, "use_sliding_window") and config["sliding_window"] is not None:
+            sliding = range(whole(config, "max_window_layers", 0, 1 << 31), count)
     elif family in ("gemma2", "gemma3_text"):
-        pattern = raw.get("sliding_window_pattern") or (2 if family == "gemma2" else 6)
-        is_sliding = (index + 1) % pattern != 0
-    return "sliding_attention" if is_sliding else "full_attention"
+        period = 2 if family == "gemma2" else whole(config, "sliding_window_pattern", 1, 1 << 31)
+        sliding = [layer for layer in range(count) if (layer + 1) % period]
+    return ["sliding_attention" if layer in sliding else "full_attention" for layer in range(count)]

@@ -5,11 +5,13 @@ compute differently is refused by name, because a file that loads and answers wr
 Sources: gguf-py's constants.py and llama.cpp's load_arch_hparams of each architecture (facts).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from groschen.errors import BadFile, Unsupported
-from groschen.model.gguf_config import DEFAULTS, PLAIN_KEYS, SLIDING_PERIOD, layer_types, query_scalar
+from groschen.errors import Unsupported
+from groschen.model.config import ModelConfig
+from groschen.model.families import completed
+from groschen.model.gguf_config import PLAIN_KEYS, SLIDING_PERIOD, layer_types, query_scalar
 from groschen.model.gguf_format import MetadataValue
 from groschen.model.gguf_names import ARCHITECTURES, Architecture
 from groschen.model.gguf_rope import Rope, rope_of_config
@@ -19,22 +21,18 @@ from groschen.model.gguf_writer import integer, real, text
 def metadata_of_config(config: Mapping[str, Any]) -> tuple[Architecture, dict[str, MetadataValue], Rope]:
     """Architecture, metadata and rotary settings for a config.json.
 
-    Raises BadFile for a missing key, Unsupported where llama.cpp would compute something else.
+    Raises Unsupported where llama.cpp would compute something else, and as `ModelConfig.from_json` does.
     """
     architecture = _architecture_for(config)
-    _refuse_missing_caps(config, architecture)
-    config = {
-        **DEFAULTS.get(architecture.name, {}),
-        **{key: item for key, item in config.items() if item is not None},
-    }
-    rope = rope_of_config(config, config.get("rope_theta", 10_000.0), config.get("rope_local_base_freq"))
-    needed = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "rms_norm_eps")
-    missing = [name for name in (*needed, "max_position_embeddings", "vocab_size") if name not in config]
-    if missing:
-        raise BadFile(f"the config has no '{missing[0]}', which a GGUF file needs; complete config.json")
+    whole = completed(config)
+    _refuse_missing_caps(whole, architecture)
+    windows = [layer.window for layer in ModelConfig.from_json(config).layers if layer.window is not None]
+    config = {key: item for key, item in whole.items() if item is not None}
+    local_theta = 10_000.0 if architecture.name == "gemma3" else None
+    rope = rope_of_config(config, 10_000.0 if local_theta is None else 1_000_000.0, local_theta)
     config.setdefault("num_key_value_heads", config["num_attention_heads"])
     config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
-    _refuse_what_llama_cpp_computes_differently(config, architecture)
+    _refuse_what_llama_cpp_computes_differently(config, architecture, windows)
     prefix = architecture.name
     fields = {f"{prefix}.{key}": integer(config[name]) for key, name in PLAIN_KEYS.items()}
     fields |= {
@@ -61,7 +59,7 @@ def _architecture_for(config: Mapping[str, Any]) -> Architecture:
 
 
 def _refuse_what_llama_cpp_computes_differently(
-    config: Mapping[str, Any], architecture: Architecture
+    config: Mapping[str, Any], architecture: Architecture, windows: Sequence[int]
 ) -> None:
     is_gemma = architecture.name in SLIDING_PERIOD
     activation = (
@@ -78,12 +76,10 @@ def _refuse_what_llama_cpp_computes_differently(
                 f"query_pre_attn_scalar {scalar} cannot be said in GGUF for {architecture.name}"
             )
         return
-    by_rule = config.get("use_sliding_window", architecture.name == "llama")
-    slides = by_rule if "layer_types" not in config else "sliding_attention" in config["layer_types"]
-    if slides and "sliding_window" in config and config["sliding_window"] < config["max_position_embeddings"]:
+    if windows and windows[0] < config["max_position_embeddings"]:
         raise Unsupported(
             f"llama.cpp has no sliding window for {architecture.name}; to export anyway, set sliding_window "
-            f"to null, or max_position_embeddings to {config['sliding_window']}, where both are the same"
+            f"to null, or max_position_embeddings to {windows[0]}, where both are the same"
         )
 
 

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from groschen.errors import BadFile, Unsupported
+from groschen.model.values import Raw, flag, mapping, real, shown, whole
 
 _KINDS = ("default", "linear", "llama3", "yarn")
+_THETA, _GLOBAL_THETA = 10_000.0, 1_000_000.0  # where a config has none; the other of Gemma 3
 _KNOWN = frozenset(
     "rope_type type rope_theta factor low_freq_factor high_freq_factor original_max_position_embeddings "
     "attention_factor "
@@ -38,76 +40,106 @@ class RopeConfig:
     is_truncated: bool = True  # yarn: the two borders are rounded to whole dimensions
     magnitude: float = 1.0  # yarn: multiplies cosines and sines
 
+    @property
+    def stretched_context(self) -> int:
+        """Positions to which scaling stretches those of pre-training; 0 where the config's own number counts
+        it in already (Llama 3, Gemma 3).
+        """
+        return int(self.factor * self.original_context) if self.kind in ("yarn", "linear") else 0
 
-def read_rope(raw: Mapping[str, Any], layer_kind: str, family: str, head_width: int) -> RopeConfig:
+
+def read_rope(raw: Raw, layer_kind: str, family: str, head_width: int) -> RopeConfig:
     """The RopeConfig of the layers of one kind, from either spelling in config.json.
 
     Raises Unsupported for another kind of scaling or a parameter that is not known, BadFile for a missing
-    one.
+    one, a wrong type or range, or two spellings that contradict each other.
     """
-    given = _parameters(raw, layer_kind, family)
+    if family == "gemma3_text":
+        return _rope(raw, _parameters_by_kind(raw, layer_kind), head_width)
+    old, new = mapping(raw, "rope_scaling"), mapping(raw, "rope_parameters")
+    theta = {"rope_theta": raw.get("rope_theta", _THETA)}
+    if any(isinstance(value, Mapping) for value in new.values()):
+        raise Unsupported(f"config.json: 'rope_parameters' by kinds of layers are not known of {family}")
+    rope = _rope(raw, {**theta, **(old or new)}, head_width)
+    if old and new and rope != _rope(raw, {**theta, **new}, head_width):
+        raise BadFile(
+            "config.json has 'rope_parameters' and another 'rope_scaling' beside them, of which only one can "
+            "hold; move what is meant into 'rope_parameters' and remove 'rope_scaling'"
+        )
+    return rope
+
+
+def _parameters_by_kind(raw: Raw, layer_kind: str) -> dict[str, Any]:
+    """Of Gemma 3, whose layers that see everything have a base of their own, and alone are scaled."""
+    by_kind, old = mapping(raw, "rope_parameters"), mapping(raw, "rope_scaling")
+    flat = sorted(by_kind.keys() - {"full_attention", "sliding_attention"})
+    if flat:
+        raise Unsupported(
+            f"config.json: 'rope_parameters' of gemma3_text has {flat[0][:80]!r}, expected an object for "
+            "each of 'full_attention' and 'sliding_attention'"
+        )
+    own = mapping(by_kind, layer_kind)
+    if layer_kind == "sliding_attention":
+        return {"rope_theta": raw.get("rope_local_base_freq", _THETA), **own}
+    if old and "rope_type" not in old:
+        raise Unsupported("config.json: 'rope_scaling' of gemma3_text has no 'rope_type'; add it")
+    if not {**own, **old}.get("truncate", True):
+        raise Unsupported("config.json: 'truncate' false is not read by gemma3_text's class; remove it")
+    return {"rope_theta": raw.get("rope_theta", _GLOBAL_THETA), **own, **old}
+
+
+def _rope(raw: Raw, given: dict[str, Any], head_width: int) -> RopeConfig:
     for key, value in given.items():
         if key not in _KNOWN and value is not None:
-            raise Unsupported(f"config.json: RoPE parameter {key!r} = {value!r} is not honoured here")
-    kind = given.get("rope_type", given.get("type", "default")) or "default"
+            raise Unsupported(
+                f"config.json: RoPE parameter {key[:80]!r} = {shown(value)} is not honoured here"
+            )
+    kind = given.get("rope_type", given.get("type", "default"))
     if kind not in _KINDS:
         raise Unsupported(
-            f"config.json: RoPE scaling {kind!r} is not supported; supported are {', '.join(_KINDS)}"
+            f"config.json: RoPE scaling {shown(kind)} is not supported; supported are {', '.join(_KINDS)}"
         )
-    if given.get("partial_rotary_factor", 1.0) not in (1.0, None):
+    if given.get("partial_rotary_factor") not in (1.0, None):
         raise Unsupported(
             "config.json: 'partial_rotary_factor' is not honoured, only whole heads are rotated"
         )
-    theta = float(given.get("rope_theta") or 10000.0)
+    theta = real(given, "rope_theta", 1, 1e15)
     if kind == "default":
         return RopeConfig(head_width, theta)
-    factor = _need(given, "factor", kind)
+    factor = real(given, "factor", 0, 1e6)
+    key = "original_max_position_embeddings"
+    original = whole(given if key in given else {key: raw.get("max_position_embeddings")}, key, 1, 1 << 28)
     if kind == "linear":
-        return RopeConfig(head_width, theta, kind, factor)
-    original = given.get("original_max_position_embeddings") or raw.get("max_position_embeddings")
+        is_counted_in = (
+            raw.get("model_type") == "gemma3_text"
+        )  # its max_position_embeddings are the stretched
+        return RopeConfig(head_width, theta, kind, factor, 0 if is_counted_in else original)
     if kind == "llama3":
-        low, high = _need(given, "low_freq_factor", kind), _need(given, "high_freq_factor", kind)
-        return RopeConfig(head_width, theta, kind, factor, int(original or 0), low, high)
+        low, high = real(given, "low_freq_factor", 0, 1e6), real(given, "high_freq_factor", 0, 1e6)
+        if low >= high:
+            raise BadFile(f"config.json: 'low_freq_factor' {low:g} must be below 'high_freq_factor' {high:g}")
+        return RopeConfig(head_width, theta, kind, factor, original, low, high)
     return RopeConfig(
-        head_width, theta, kind, factor, int(original or 0),
-        beta_fast=float(given.get("beta_fast") or 32.0), beta_slow=float(given.get("beta_slow") or 1.0),
-        is_truncated=bool(given.get("truncate", True)), magnitude=_yarn_magnitude(given, factor),
+        head_width, theta, kind, factor, original,
+        beta_fast=_or_zero(given, "beta_fast", 1e6) or 32.0,
+        beta_slow=_or_zero(given, "beta_slow", 1e6) or 1.0,
+        is_truncated=flag({"truncate": True, **given}, "truncate"), magnitude=_yarn_magnitude(given, factor),
     )  # fmt: skip
 
 
-def _parameters(raw: Mapping[str, Any], layer_kind: str, family: str) -> dict[str, Any]:
-    """The one dictionary of a layer kind, `rope_theta` included."""
-    new = raw.get("rope_parameters")
-    if new:
-        if any(isinstance(value, Mapping) for value in new.values()):
-            if layer_kind not in new:
-                raise BadFile(f"config.json: 'rope_parameters' has no entry for {layer_kind!r}")
-            return dict(new[layer_kind])
-        return {"rope_theta": raw.get("rope_theta"), **new}
-    given = dict(raw.get("rope_scaling") or {})
-    theta = raw.get("rope_theta") or (1_000_000.0 if family == "gemma3_text" else 10_000.0)
-    if family == "gemma3_text" and layer_kind == "sliding_attention":
-        return {
-            "rope_theta": raw.get("rope_local_base_freq") or 10_000.0
-        }  # scaling is for the global layers alone
-    return {**given, "rope_theta": theta}
+def _or_zero(given: Raw, key: str, most: float) -> float:
+    """A number of which null, zero and nothing all mean the default."""
+    return 0.0 if given.get(key) in (None, 0) else real(given, key, 0, most)
 
 
-def _need(given: Mapping[str, Any], key: str, kind: str) -> float:
-    if given.get(key) is None:
-        raise BadFile(f"config.json: RoPE scaling {kind!r} needs {key!r}")
-    return float(given[key])
-
-
-def _yarn_magnitude(given: Mapping[str, Any], factor: float) -> float:
+def _yarn_magnitude(given: Raw, factor: float) -> float:
     def magnitude(weight: float) -> float:
         return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
 
     if given.get("attention_factor") is not None:
-        return float(given["attention_factor"])
-    if given.get("mscale") and given.get("mscale_all_dim"):
-        return magnitude(float(given["mscale"])) / magnitude(float(given["mscale_all_dim"]))
-    return magnitude(1.0)
+        return real(given, "attention_factor", 0, 1e3)
+    mscale, mscale_all_dim = (_or_zero(given, key, 1e3) for key in ("mscale", "mscale_all_dim"))
+    return magnitude(mscale) / magnitude(mscale_all_dim) if mscale and mscale_all_dim else magnitude(1.0)
 
 
 def frequencies(rope: RopeConfig) -> Tensor:

@@ -34,6 +34,10 @@ class BadRequest(GroschenError):
         self.field = field
 
 
+class VerifierFailed(GroschenError):
+    """A task's verifier gave errors instead of verdicts, so often that nothing can be said."""
+
+
 class UsageError(GroschenError):
     """The command line was used wrongly: an unknown flag, a missing argument."""
 

@@ -68,3 +68,26 @@ def test_what_cannot_be_known_is_a_dash_or_a_reason_and_never_nan(
     assert "nan" not in out and "pass@3" in out
     last = " ".join(out.split()).rpartition("gain")[2]
     assert last == " +0.0 points (95 % interval -95.0 to +95.0), paired over 1 problem, p = 1"
+
+
+BROKEN = """
+from groschen import Problem, Verdict
+def load():
+    for n in range(60):
+        yield Problem(key=f"p{n}", messages=[{"role": "user", "content": f"Count to {n}."}], answer=n)
+def verify(problem, text):
+    raise ValueError("no key")
+"""
+
+
+def test_a_verifier_that_always_fails_gives_no_accuracy_and_no_gain(
+    other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "task.py").write_text(BROKEN)
+    arguments = ["--task", str(tmp_path / "task.py"), "--samples", "2", "--json"]
+    records = tmp_path / "records"
+    assert cli.run(["eval", other, "--against", "penny", *arguments, "--out", str(records)]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "the verifier failed on " in err and "ValueError: no key (task.py:7)" in err
+    kept = [json.loads(line) for line in next(records.iterdir()).read_text().splitlines()]
+    assert any(record["error"] for record in kept)

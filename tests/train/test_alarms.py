@@ -27,7 +27,8 @@ def test_a_healthy_run_goes_on() -> None:
         ({"update__loss": math.nan}, "update/loss is nan"),
         ({"update__grad_norm": math.inf}, "grad_norm is inf"),
         ({"reward__mean": math.nan}, "reward/mean is nan"),
-        ({"verify__error_share": 0.5}, r"verifier failed on 50%.*groschen check"),
+        ({"verify__error_share": 0.45}, r"verifier failed on 50%.*groschen check"),
+        ({"verify__error_share": 0.1, "completion__truncated_share": 0.9}, "verifier failed on 100%"),
         ({"policy__entropy_nat": 0.0001}, "collapsed"),
         ({"completion__truncated_share": 0.95}, r"95%.*max_tokens"),
     ],
@@ -46,7 +47,7 @@ def test_no_signal_for_too_long_stops_the_run_however_long_that_is() -> None:
 
 def test_a_verifier_that_always_breaks_is_named_and_not_the_learning_rate() -> None:
     with pytest.raises(RunStopped, match="verifier failed on 100%"):
-        check_step(step(verify__error_share=1.0, reward__mean=math.nan), 0, AlarmSettings())
+        check_step(step(verify__error_share=0.9, reward__mean=math.nan), 0, AlarmSettings())
 
 
 def test_entropy_is_not_asked_for_where_nothing_was_trained() -> None:

@@ -17,10 +17,10 @@ from rich.table import Table
 
 from groschen.engine.engine import EngineConfig
 from groschen.engine.open import open_engine
-from groschen.errors import BadRequest
+from groschen.errors import BadRequest, VerifierFailed
 from groschen.evals import wording
 from groschen.evals.comparison import compare, comparison_json, summarise, summary_json
-from groschen.evals.evaluate import EVALUATION_SALT, records_of
+from groschen.evals.evaluate import EVALUATION_SALT, MAX_ERROR_SHARE, records_of, verifier_fault
 from groschen.progress import LineAMinute
 from groschen.records import EvalRecord, SamplingParams, Split
 from groschen.rollout import Sampler, draw, verify
@@ -65,19 +65,22 @@ def ask(question: Question, models: Sequence[str], out: Path | None = None) -> A
     """Evaluate the models one after the other.
 
     out: a new folder for the records, one JSONL file for each model. Raises the errors of whatever cannot
-    be opened.
+    be opened, and VerifierFailed if too many verdicts are errors; the records are kept nevertheless.
     """
     if len(set(models)) < len(models):
         raise BadRequest(f"{models[0]} would be compared with itself; name another model after --against")
     if out is not None and out.exists():
         raise BadRequest(f"{out} exists; name a new folder for the records")
     task = load_task(question.task, question.verdict_seconds)
-    found = {model: _records(question, task, model) for model in models}
-    for number, (model, records) in enumerate(found.items()):
+    found = {}
+    for number, model in enumerate(models):
+        found[model] = records = _records(question, task, model)
         if out is not None:
             with Journal(out / f"{number}-{Path(model).stem}.jsonl") as lines:
                 for record in records:
                     lines.append(record)
+        if fault := verifier_fault(records, MAX_ERROR_SHARE, model):
+            raise VerifierFailed(fault)
     return Answer(task.name, question, found)
 
 

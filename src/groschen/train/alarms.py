@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from groschen.errors import GroschenError
+from groschen.evals.evaluate import MAX_ERROR_SHARE
 from groschen.ranges import Range
 
 
@@ -22,7 +23,7 @@ class RunStopped(GroschenError):
 class AlarmSettings:
     """Limits. 0 switches one off, but for `patience`."""
 
-    max_error_share: Annotated[float, Range(least=0, most=1)] = 0.2  # of the verdicts of a step
+    max_error_share: Annotated[float, Range(least=0, most=1)] = MAX_ERROR_SHARE  # of a step's verdicts
     # Nat per token: below, all completions of a group are one.
     min_entropy: Annotated[float, Range(least=0, most=100)] = 0.001
     max_truncated_share: Annotated[float, Range(least=0, most=1)] = 0.9
@@ -36,17 +37,21 @@ class AlarmSettings:
 Metrics = Mapping[str, float]
 
 
-def check_step(newest: Metrics, steps_without_signal: int, settings: AlarmSettings) -> None:
+def check_step(
+    newest: Metrics, steps_without_signal: int, settings: AlarmSettings, first_error: str | None = None
+) -> None:
     """Raises RunStopped if the metrics of a step are beyond a limit.
 
-    steps_without_signal: in a row, the newest included, in which no group was trained.
+    steps_without_signal: in a row, the newest included, in which no group was trained. first_error: of the
+    step's verdicts, with the problem's key.
     """
     # First: without one graded completion there is no mean reward either, and the verifier is the reason.
-    if settings.max_error_share and newest["verify/error_share"] > settings.max_error_share:
+    shown = 1 - newest["completion/truncated_share"]  # a completion that was cut is not shown to the verifier
+    if settings.max_error_share and newest["verify/error_share"] > settings.max_error_share * shown:
         raise RunStopped(
-            f"the verifier failed on {newest['verify/error_share']:.0%} of this step's completions (limit "
-            f"{settings.max_error_share:.0%}); its first error is in the rollouts of this step; try "
-            "`groschen check`"
+            f"the verifier failed on {newest['verify/error_share'] / shown:.0%} of this step's completions "
+            f"that it was shown (limit {settings.max_error_share:.0%}), {first_error or 'see its rollouts'}; "
+            "try `groschen check`"
         )
     for name in ("update/loss", "update/grad_norm", "policy/entropy_nat", "reward/mean"):
         if not math.isfinite(newest[name]):

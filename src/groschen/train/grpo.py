@@ -53,11 +53,20 @@ def train(session: Session) -> None:
             session.end_step()
             metrics = group_metrics(groups, rewards, len(trained)) | update_metrics(stats)
             session.log_step(metrics | _times(num_new_tokens, started, drawn))
-        check_step(metrics, session.state.steps_without_signal, recipe.alarms)
+        check_step(metrics, session.state.steps_without_signal, recipe.alarms, first_error(groups))
         measure_if_due(session)
         if session.is_due(recipe.save_every):
             session.save()
     measure_best(session)
+
+
+def first_error(groups: Sequence[Group]) -> str | None:
+    """The first verdict that is an error, as the end of a sentence; None without one."""
+    for group in groups:
+        for error in (rollout.verdict.error for rollout in group.rollouts):
+            if error is not None:
+                return f"first on problem {group.problem.key!r}: {error}"
+    return None
 
 
 def has_more(session: Session) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from groschen.engine.engine import Engine
 from groschen.evals.comparison import summarise, summary_json
-from groschen.evals.evaluate import EVALUATION_SALT, records_of
+from groschen.evals.evaluate import EVALUATION_SALT, records_of, verifier_fault
 from groschen.ledger import Ledger
 from groschen.live import Watch
 from groschen.model import flops
@@ -30,7 +30,7 @@ from groschen.tasks.splits import sample
 from groschen.tasks.task import Task, with_instruction
 from groschen.text.bundle import Text
 from groschen.trackers import Tracker
-from groschen.train.alarms import Held, best_of
+from groschen.train.alarms import Held, RunStopped, best_of
 from groschen.train.batch import Groups
 from groschen.train.curriculum import Curriculum
 from groschen.train.optimizer import Optimizer
@@ -83,7 +83,10 @@ class Session:
     def evaluate(
         self, name: str, split: Split, num_problems: int, num_samples: int, instruction: str | None = None
     ) -> list[EvalRecord]:
-        """The records of evaluations/NAME.jsonl, made now unless they are there, whole, already."""
+        """The records of evaluations/NAME.jsonl, made now unless they are there, whole, already.
+
+        Raises RunStopped if the verifier fails on more of them than the alarm allows.
+        """
         path = self.run.paths.evaluation(name)
         if path.exists():
             return read_journal(path, EvalRecord)
@@ -101,6 +104,10 @@ class Session:
             journal.close()
         _write_whole(path, records)
         partial.unlink()
+        limit = self.recipe.alarms.max_error_share
+        if limit and (fault := verifier_fault(records, limit, f"the evaluation {name}")):
+            self.forget(name)  # so that a resume asks the verifier again
+            raise RunStopped(fault)
         return records
 
     def forget(self, name: str) -> None:

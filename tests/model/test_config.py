@@ -147,7 +147,8 @@ OFFICIAL: dict[str, dict[str, Any]] = {
     "Qwen2-0.5B": {
         **_QWEN, "bos_token_id": 151643, "eos_token_id": 151643, "hidden_size": 896,
         "intermediate_size": 4864, "max_position_embeddings": 131072, "max_window_layers": 24,
-        "num_attention_heads": 14, "num_hidden_layers": 24, "num_key_value_heads": 2, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0,
+        "num_attention_heads": 14, "num_hidden_layers": 24, "num_key_value_heads": 2, "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0,
         "sliding_window": 131072, "tie_word_embeddings": True, "use_sliding_window": False,
         "vocab_size": 151936,
     },
@@ -160,8 +161,10 @@ OFFICIAL: dict[str, dict[str, Any]] = {
     "Qwen3-0.6B": {
         "model_type": "qwen3", "attention_bias": False, "attention_dropout": 0.0, "head_dim": 128,
         "hidden_act": "silu", "hidden_size": 1024, "intermediate_size": 3072,
-        "max_position_embeddings": 40960, "max_window_layers": 28, "num_attention_heads": 16, "num_hidden_layers": 28,
-        "num_key_value_heads": 8, "rms_norm_eps": 1e-06, "rope_scaling": None, "rope_theta": 1000000, "sliding_window": None,
+        "max_position_embeddings": 40960, "max_window_layers": 28, "num_attention_heads": 16,
+        "num_hidden_layers": 28,
+        "num_key_value_heads": 8, "rms_norm_eps": 1e-06, "rope_scaling": None, "rope_theta": 1000000,
+        "sliding_window": None,
         "tie_word_embeddings": True, "use_cache": True, "use_sliding_window": False, "vocab_size": 151936,
     },
     "gemma-2-2b-it": {

@@ -18,7 +18,7 @@ ROOMS = ["__init__", "errors", "commands", "files", "records", "ranges", "config
          "serve/", "export", "doctor", "chat_terminal", "flags", "cli", "__main__"]  # fmt: skip
 ORDER_IN_ROOM = {
     "model/": """
-        shapes values families rope config flops kvcache
+        shapes values families rope config tensor_shapes flops kvcache
         build_kernels attention_gradient compiled portable products operations quantized fused transformer
         exactness
         atomic safetensors_folder folder_writer

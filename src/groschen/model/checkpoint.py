@@ -69,7 +69,7 @@ def open_checkpoint(source: str) -> Checkpoint:
     huggingface_hub.
     Raises BadFile if there is no such thing or it is damaged, Unsupported if it isn't honoured.
     """
-    path = Path(source).expanduser()
+    path = _as_path(source)
     if source == BUILT_IN and not path.exists():
         path = BUILT_IN_FOLDER
     if (path / _RUN_MARK).is_file():
@@ -84,6 +84,16 @@ def open_checkpoint(source: str) -> Checkpoint:
             "org/name"
         )
     return SafetensorsFolder(_download(source))
+
+
+def _as_path(source: str) -> Path:
+    """What was typed, as a path that the system takes. Raises BadFile."""
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, the home of nobody
+        raise BadFile(f"there is no model at {source[:100]!r}: it is no path ({error!s:.100})") from error
+    return path
 
 
 def _best_of_run(run: Path) -> Path:
@@ -105,7 +115,7 @@ def load_weights(model_tensors: Mapping[str, Tensor], checkpoint: Checkpoint) ->
     most 16 MiB are in use, and what one rotary projection takes in a GGUF file.
     Raises BadFile if a name is missing or left over, a shape differs, or a number is not finite.
     """
-    check_names(model_tensors, checkpoint)
+    check_names({name: tuple(tensor.shape) for name, tensor in model_tensors.items()}, checkpoint)
     copy_weights(model_tensors, checkpoint)
 
 
@@ -169,21 +179,21 @@ def _download(name: str) -> Path:
     return Path(folder)
 
 
-def check_names(model_tensors: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
+def check_names(expected: Mapping[str, tuple[int, ...]], checkpoint: Checkpoint) -> None:
     """Raises BadFile if the checkpoint lacks a tensor, has one left over or of another shape.
 
-    model_tensors: every parameter of the model; one without memory (torch's "meta") will do.
+    expected: the shape of every tensor of the model by its Hugging Face name.
     """
     shapes = checkpoint.names()
-    missing = [name for name in model_tensors if name not in shapes]
-    extra = [name for name in shapes if name not in model_tensors and not _IGNORABLE.search(name)]
-    if _HEAD in extra and _EMBEDDING in model_tensors and _EMBEDDING in shapes:
+    missing = [name for name in expected if name not in shapes]
+    extra = [name for name in shapes if name not in expected and not _IGNORABLE.search(name)]
+    if _HEAD in extra and _EMBEDDING in expected and _EMBEDDING in shapes:
         extra.remove(_HEAD)
         _check_tied_head(checkpoint, shapes)
     wrong = [
-        f"{name} {shapes[name]} instead of {tuple(tensor.shape)}"
-        for name, tensor in model_tensors.items()
-        if name in shapes and shapes[name] != tuple(tensor.shape)
+        f"{name} {shapes[name]} instead of {shape}"
+        for name, shape in expected.items()
+        if name in shapes and shapes[name] != shape
     ]
     faults = [
         f"{what} {_shown(names)}"
@@ -239,4 +249,4 @@ def _not_finite(name: str, part: Tensor, dtype: torch.dtype, source: Path) -> Ba
 
 def _shown(names: list[str]) -> str:
     rest = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
-    return ", ".join(names[:_MOST_SHOWN]) + rest
+    return ", ".join(name[:100] for name in names[:_MOST_SHOWN]) + rest

@@ -5,12 +5,13 @@ from torch import Tensor
 
 from groschen import machine
 from groschen.errors import DoesNotFit
-from groschen.model.checkpoint import Checkpoint, check_names, copy_weights, load_weights, open_checkpoint
+from groschen.model.checkpoint import Checkpoint, check_names, copy_weights, open_checkpoint
 from groschen.model.config import ModelConfig
 from groschen.model.operations import kit_for
 from groschen.model.products import PlainProduct, WidenedProduct
 from groschen.model.quantized import Weights
 from groschen.model.rope import table_bytes
+from groschen.model.tensor_shapes import tensor_shapes
 from groschen.model.transformer import Linear, Transformer
 
 _SPARE_BYTES = 300_000_000  # for Python, torch and one tensor on its way
@@ -31,10 +32,11 @@ def load_model(
     device = device or torch.device("cpu")
     checkpoint = open_checkpoint(source) if isinstance(source, str) else source
     config = ModelConfig.from_json(checkpoint.config)
+    check_names(tensor_shapes(config), checkpoint)
     check_memory(checkpoint, config, dtype, device, weights)
     model = Transformer(config, dtype, device, weights)
     if weights is Weights.PLAIN:
-        load_weights(model.tensors(), checkpoint)
+        copy_weights(model.tensors(), checkpoint)
     else:
         _load_quantised(model, checkpoint)
     model.pack()
@@ -47,7 +49,6 @@ def _load_quantised(model: Transformer, checkpoint: Checkpoint) -> None:
     for name, parameter in model.named_parameters():
         if not (model.config.has_tied_head and name == "lm_head.weight"):
             tensors |= model.named_views(name, parameter.detach())
-    check_names(tensors, checkpoint)
     copy_weights({name: tensor for name, tensor in tensors.items() if not tensor.is_meta}, checkpoint)
     for name, module in model.named_modules():
         if not isinstance(module, Linear):

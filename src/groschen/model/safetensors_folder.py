@@ -20,10 +20,15 @@ from torch import Tensor
 
 from groschen.errors import BadFile, Unsupported
 from groschen.files import is_there, open_regular, read_object
+from groschen.model.families import DEFAULTS
+from groschen.model.values import shown
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+_MOST_DIMENSIONS = 8
+_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+_ADAPTER = "adapter_config.json"  # of a folder that peft wrote
 _COMPLETE = "get the folder again, complete"
 
 DTYPES: dict[str, torch.dtype] = {
@@ -54,6 +59,7 @@ class SafetensorsFolder:
         Raises BadFile if a file is missing, truncated, corrupt or does not fit the others.
         """
         self.source = source
+        _check_is_model(source)
         self.config: dict[str, Any] = read_object(source / "config.json")
         self._places: dict[str, _Place] = {}
         for path, expected in _weight_files(source).items():
@@ -61,15 +67,24 @@ class SafetensorsFolder:
             missing = sorted(expected - found.keys())
             if missing:
                 raise BadFile(
-                    f"{path} lacks the tensor '{missing[0]}' that {INDEX_FILE} says it has; get both files "
-                    "again"
+                    f"{path} lacks the tensor '{missing[0][:100]}' that {INDEX_FILE} says it has; get both "
+                    "files again"
                 )
             twice = sorted(found.keys() & self._places.keys())
             if twice:
                 raise BadFile(
-                    f"the tensor '{twice[0]}' is in {path} and in another shard; get the folder again"
+                    f"the tensor '{twice[0][:100]}' is in {path} and in another shard; get the folder again"
                 )
             self._places |= found
+        self._name_tied_head()
+
+    def _name_tied_head(self) -> None:
+        """Of a tied model that was saved with the head alone, the head is the embedding."""
+        family = self.config.get("model_type")
+        default = DEFAULTS.get(family, {}) if isinstance(family, str) else {}
+        is_tied = self.config.get("tie_word_embeddings", default.get("tie_word_embeddings"))
+        if is_tied is True and _HEAD in self._places and _EMBEDDING not in self._places:
+            self._places[_EMBEDDING] = self._places.pop(_HEAD)
 
     def names(self) -> Mapping[str, tuple[int, ...]]:
         """Shape of each tensor by its name."""
@@ -122,6 +137,21 @@ def _read(name: str, place: _Place, start: int, stop: int) -> Tensor:
     return numbers
 
 
+def _check_is_model(folder: Path) -> None:
+    """Raises a BadFile that names what the folder holds instead, where that can be told."""
+    if is_there(folder / "config.json"):
+        return
+    if is_there(folder / _ADAPTER):
+        base = read_object(folder / _ADAPTER).get("base_model_name_or_path")
+        raise BadFile(
+            f"{folder} is a LoRA adapter for {str(base)[:200]}, not a model; merge it into that model first "
+            "(peft: merge_and_unload, then save_pretrained)"
+        )
+    files = sorted(path.name for path in folder.glob("*.gguf"))
+    if files:
+        raise BadFile(f"{folder} has no config.json, but {len(files)} GGUF file(s); give {folder / files[0]}")
+
+
 def _weight_files(folder: Path) -> dict[Path, set[str]]:
     """The weight files of a folder, each with the tensor names that the index expects in it."""
     if is_there(folder / SINGLE_FILE):
@@ -131,6 +161,8 @@ def _weight_files(folder: Path) -> dict[Path, set[str]]:
         hint = (
             f"; {pickles[0]} is a pickle, which is never read: convert it to safetensors" if pickles else ""
         )
+        ggufs = sorted(folder.glob("*.gguf"))
+        hint = f"; give its file {ggufs[0]}" if ggufs else hint
         raise BadFile(
             f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}{hint or '; get the folder again, complete'}"
         )
@@ -139,13 +171,13 @@ def _weight_files(folder: Path) -> dict[Path, set[str]]:
         raise BadFile(f"{folder / INDEX_FILE} has no 'weight_map'; get the file again")
     files: dict[Path, set[str]] = {}
     for name, file_name in weight_map.items():
-        if not isinstance(file_name, str) or Path(file_name).name != file_name:
+        if not isinstance(file_name, str) or Path(file_name).name != file_name or len(file_name) > 255:
             raise BadFile(
-                f"{folder / INDEX_FILE} places '{name}' in {file_name!r}, expected the name of a file beside "
-                "it"
+                f"{folder / INDEX_FILE} places '{name[:100]}' in {shown(file_name)}, expected the name of a "
+                "file beside it"
             )
         files.setdefault(folder / file_name, set()).add(name)
-    missing = sorted(path.name for path in files if not path.exists())
+    missing = sorted(path.name for path in files if not is_there(path))
     if missing:
         raise BadFile(
             f"{folder} lacks {len(missing)} of {len(files)} weight files, {missing[0]} for one; get them "
@@ -188,7 +220,8 @@ def _place_all(path: Path, entries: Mapping[str, Any], data_start: int, size: in
     for begin, end, name in sorted(ranges):
         if begin != position:
             raise BadFile(
-                f"{path} is corrupt: tensor '{name}' begins at {begin:,}, expected {position:,}; get it again"
+                f"{path} is corrupt: tensor '{name[:100]}' begins at {begin:,}, expected {position:,}; get "
+                "it again"
             )
         position = end
     if data_start + position != size:
@@ -209,22 +242,23 @@ def _place(path: Path, name: str, entry: Any, data_start: int) -> tuple[int, int
     )
     if shape is None or offsets is None or len(offsets) != 2 or not isinstance(dtype, str):
         raise BadFile(
-            f"{path} is corrupt: '{name}' has the header entry {str(entry)[:80]!r}; get the file again"
+            f"{path} is corrupt: '{name[:100]}' has the header entry {shown(entry)}; get the file again"
         )
     if dtype not in DTYPES:
         raise Unsupported(
-            f"tensor '{name}' of {path} is stored as {dtype}, not read here: use another checkpoint"
+            f"tensor '{name[:100]}' of {path} is stored as {dtype[:100]}, not read here: use another "
+            "checkpoint"
         )
     begin, end = offsets
     if end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
         raise BadFile(
-            f"{path} is corrupt: '{name}' has {end - begin:,} bytes for {shape}; get the file again"
+            f"{path} is corrupt: '{name[:100]}' has {end - begin:,} bytes for {shape}; get the file again"
         )
     return begin, end, _Place(path, dtype, shape, data_start + begin)
 
 
 def _counts(value: Any) -> tuple[int, ...] | None:
     """`value` as whole numbers from zero on, or None if it isn't a list of such."""
-    if isinstance(value, list) and all(type(item) is int and item >= 0 for item in value):
-        return tuple(value)
-    return None
+    if not isinstance(value, list) or len(value) > _MOST_DIMENSIONS:
+        return None
+    return tuple(value) if all(type(item) is int and 0 <= item < 1 << 63 for item in value) else None

@@ -15,7 +15,7 @@ import pytest
 from groschen.errors import BadRequest, Unsupported
 from groschen.tasks import seccomp
 from groschen.tasks.sandbox import Limits, Outcome, Sandbox, find_sandbox, first_that_holds, hole
-from groschen.tasks.walls import WALLS, Process, Wall, _Piped, readable
+from groschen.tasks.walls import WALLS, Piped, Process, Wall, readable
 
 
 @pytest.fixture(params=WALLS, ids=lambda wall: wall.name, scope="module")
@@ -47,7 +47,7 @@ class NoWall:
         return False
 
     def start(self, argv: Sequence[str], memory_bytes: int) -> Process:
-        return _Piped(argv)
+        return Piped(argv)
 
 
 class Silent(NoWall):

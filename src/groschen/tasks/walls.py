@@ -149,7 +149,7 @@ class Bubblewrap:
         command += ["--perms", "0755", "--dir", "/dev"]
         for device in _DEVICES:
             command += ["--dev-bind", device, device]
-        return _Piped([*command, "--remount-ro", "/", "--chdir", "/", "--", *argv])
+        return Piped([*command, "--remount-ro", "/", "--chdir", "/", "--", *argv])
 
     def _identity(self) -> list[str]:
         nobody = str(_NOBODY)
@@ -188,7 +188,7 @@ class BubblewrapAsRoot(Bubblewrap):
         return [*names, "--cap-drop", "ALL", *rights]  # what is left is for becoming the user (confine.py)
 
 
-class _Piped:
+class Piped:
     """A process started by subprocess."""
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -198,9 +198,11 @@ class _Piped:
         self.stdin, self.stdout, self.stderr = self._process.stdin, self._process.stdout, self._process.stderr
 
     def kill(self) -> None:
+        """As of every process."""
         self._process.kill()  # with --die-with-parent and a PID namespace this ends all of it
 
     def wait(self, seconds: float) -> int:
+        """As of every process."""
         try:
             return self._process.wait(max(seconds, 0.0))
         except subprocess.TimeoutExpired:

@@ -26,7 +26,7 @@ ORDER_IN_ROOM = {
         gguf_config gguf_metadata gguf_checkpoint gguf_export
         checkpoint load score""",
     "text/": """
-        messages pieces tokenizer gguf_vocab guard
+        messages pieces tokenizer lengths gguf_vocab guard
         sandbox_limits sandbox_syntax sandbox
         stream chat bundle load""",
     "engine/": """
@@ -53,8 +53,8 @@ ORDER_IN_ROOM = {
         forms/cursor forms/json_text forms/calls forms/literals forms/objects forms/tagged forms/families
         forms/form forms/detect forms/forced
         parser grammar budget calling
-        served ticket engines host logs keys limits wire health metrics
-        sampling_fields prompt guides stops formats generation answer
+        served ticket engines host logs keys connections limits wire health metrics
+        sampling_fields lengths prompt guides stops formats generation answer
         chat_fields chat completions_fields completions
         responses_items responses_fields responses_events responses embeddings models openapi_answers openapi
         page_files page_words glance pages app command""",

@@ -8,6 +8,7 @@ that a test can give it a made-up tree.
 import mmap
 import os
 import platform
+import resource
 import sys
 import threading
 from contextlib import suppress
@@ -294,6 +295,17 @@ def give_way(by: int = 5) -> None:
         nice = min(19, os.getpriority(os.PRIO_PROCESS, thread) + by)
         with suppress(PermissionError):  # of a sandbox that forbids it: then others wait a little longer
             os.setpriority(os.PRIO_PROCESS, thread, nice)
+
+
+def raise_open_files(wanted: int) -> int:
+    """Let this process open so many files, or as many as it may ask for. Returns how many it may now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(ValueError, OSError):  # a container may allow less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if soft == resource.RLIM_INFINITY else soft
 
 
 def resident_bytes(root: Path = ROOT) -> int:

@@ -23,8 +23,9 @@ from groschen.serve.events import (
 )
 from groschen.serve.faults import ApiFault
 from groschen.serve.forms.form import HERMES
-from groschen.serve.generation import Ask, Piece, _Prepared, _Sample, check_length, generate
+from groschen.serve.generation import Ask, Piece, _Prepared, _Sample, generate
 from groschen.serve.host import Host
+from groschen.serve.lengths import check_length
 from groschen.serve.prompt import prompt_of, template_settings, variables
 from groschen.serve.stops import Stops
 from serve.serving import PENNY, PUZZLE
@@ -142,7 +143,10 @@ def test_a_stop_string_that_the_reasoning_alone_quotes_ends_nothing(stop: str) -
         free = (await answers_to(host, ASK))[0]
         assert stop in "".join(free.reasoning) and stop not in "".join(free.content)
         sampling = SamplingParams(seed=1, stop=(stop,))
-        assert (await answers_to(host, replace(ASK, sampling=sampling)))[0] == free
+        answer = (await answers_to(host, replace(ASK, sampling=sampling)))[0]
+        assert "".join(answer.reasoning) == "".join(free.reasoning)
+        assert "".join(answer.content) == "".join(free.content) != ""
+        assert answer.tokens == free.tokens and answer.finished == free.finished
 
     run(work)
 

@@ -27,7 +27,7 @@ from groschen.serve.wire import ClientGoneError
 
 log = logging.getLogger("groschen.serve")
 
-_NO_BUGS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+_NO_BUGS = (GeneratorExit, KeyboardInterrupt, SystemExit)
 
 MAX_QUEUE = 1024
 DRAIN_S = 30.0
@@ -111,6 +111,10 @@ class _CatchAll:
 
         try:
             await self._app(scope, receive, send_and_see)
+        except asyncio.CancelledError:
+            # The server leaves and waits for this client no longer: no bug, and nobody is left to tell.
+            if scope["type"] != "http":
+                raise
         except _NO_BUGS:
             raise
         except BaseException as error:  # a panic in Rust is no Exception

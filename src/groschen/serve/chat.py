@@ -31,6 +31,7 @@ from groschen.serve.host import Host, host_of
 from groschen.serve.sampling_fields import wants_usage
 from groschen.serve.wire import DONE, ChunkHead, Emit, EventStream, data, json_response, unless_gone
 
+_FEW_MESSAGES = 256  # as many are looked through in the event loop itself
 PATH = "/v1/chat/completions"
 
 
@@ -51,7 +52,11 @@ async def answer(request: Request) -> Response:
 
 
 async def _begin(host: Host, body: ChatRequest) -> Generation:
-    return await generate(host, ask_of(body, host.served(body.model).defaults))
+    defaults = host.served(body.model).defaults
+    if len(body.messages) <= _FEW_MESSAGES:
+        return await generate(host, ask_of(body, defaults))
+    with host.working():
+        return await generate(host, await host.prepare(ask_of, body, defaults))
 
 
 async def _whole(host: Host, body: ChatRequest) -> Json:

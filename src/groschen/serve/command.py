@@ -15,9 +15,10 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import TextIO, cast
 
 import uvicorn
 
@@ -26,6 +27,13 @@ from groschen.errors import BadRequest, UsageError
 from groschen.model.quantized import Weights, weights_of
 from groschen.serve import logs
 from groschen.serve.app import DRAIN_S, MAX_QUEUE, AppConfig, application
+from groschen.serve.connections import (
+    MOST_CONNECTIONS,
+    Connections,
+    Door,
+    most_connections,
+    on_loop_error,
+)
 from groschen.serve.engines import HostConfig
 from groschen.serve.host import Host
 from groschen.serve.keys import KeyFile, make_key
@@ -34,8 +42,11 @@ from groschen.serve.served import Served, Wanted, wanted_models
 
 log = logging.getLogger("groschen.serve")
 
+_OPEN_FILES = 2 * MOST_CONNECTIONS
 _SEND_S = 5  # for clients that are slow to take the end of their answer
+_SEND_AT_ONCE_S = 1  # the same after a second signal
 _BACKLOG = 2048  # connections that the kernel accepts before we do
+_ACCEPTS = 16  # in one turn of the event loop: its other work waits for them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +85,7 @@ def serve(sources: Sequence[str], options: ServeOptions, stream: TextIO | None =
         address = _address(options.host, listener.getsockname()[1])
         logs.set_up(stream)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        connections = Connections(most_connections(machine.raise_open_files(_OPEN_FILES)))
         hosts: list[Host] = []
 
         def make_host() -> Host:
@@ -92,11 +104,13 @@ def serve(sources: Sequence[str], options: ServeOptions, stream: TextIO | None =
             ),
         )
         uvicorn_config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="on", backlog=_BACKLOG, server_header=False,
+            app, log_config=None, access_log=False, lifespan="on", backlog=_ACCEPTS, server_header=False,
             timeout_keep_alive=75, ws="none", timeout_graceful_shutdown=_SEND_S,
-            http="h11", h11_max_incomplete_event_size=64 * 1024,
+            http=cast("type[asyncio.Protocol]", partial(Door, connections)),  # uvicorn only calls it
+            h11_max_incomplete_event_size=64 * 1024,
         )  # fmt: skip
         server = _Server(uvicorn_config, lambda: hosts[0], options.drain_s)
+        server.on_listening = lambda: _begin_to_accept(listener, connections)
         print(f"groschen: listening on {address}, loading {_listed(wanted)}", file=stream)
         if not is_local and keys is None:
             print(
@@ -127,15 +141,19 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, host: Callable[[], Host], drain_s: float) -> None:
         super().__init__(config)
         self.on_ready: Callable[[Host, float], None] = lambda _host, _seconds: None
+        self.on_listening: Callable[[], None] = lambda: None
         self._host, self._drain_s = host, drain_s
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._is_draining = False
-        self._draining: asyncio.Task[None] | None = None  # kept, or the task could be forgotten while it runs
+        self._num_signals = 0
+        # Kept, or the tasks could be forgotten while they run.
+        self._draining: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
 
     async def main_loop(self) -> None:
         """Say when the models are there; leave if they cannot be opened."""
         started, host = machine.seconds(), self._host()
         self._loop = asyncio.get_running_loop()
+        self.on_listening()
         watcher = asyncio.create_task(self._watch(host, started))
         await super().main_loop()
         watcher.cancel()
@@ -152,15 +170,30 @@ class _Server(uvicorn.Server):
             self.should_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as signal.signal calls it
-        """The first signal drains, the second leaves at once. A signal may come before there is a loop."""
-        if self._loop is None or self._is_draining:
+        """The first signal drains, the second ends what is open, and a third waits for nothing. One may come
+        before there is a loop.
+        """
+        self._num_signals += 1
+        if self._loop is None or self._num_signals > 2:
             self.should_exit = self.force_exit = True
+        elif self._num_signals == 2:
+            self._loop.call_soon_threadsafe(self._cut_short)
         else:
-            self._is_draining = True
             self._loop.call_soon_threadsafe(self._begin_drain, signal.Signals(sig).name)
 
     def _begin_drain(self, name: str) -> None:
         self._draining = asyncio.create_task(self._drain(name))
+
+    def _cut_short(self) -> None:
+        """End open answers with an error that their clients understand, and leave."""
+        if self._draining is not None:
+            self._draining.cancel()
+        self.config.timeout_graceful_shutdown = _SEND_AT_ONCE_S
+        self._leaving = asyncio.create_task(self._leave())
+
+    async def _leave(self) -> None:
+        await self._host().stop(0.0)
+        self.should_exit = True
 
     async def _drain(self, name: str) -> None:
         host = self._host()
@@ -170,6 +203,12 @@ class _Server(uvicorn.Server):
         )
         await host.stop(self._drain_s)
         self.should_exit = True
+
+
+def _begin_to_accept(listener: socket.socket, connections: Connections) -> None:
+    """uvicorn's one number is both what the kernel holds and what one turn of the loop accepts."""
+    listener.listen(_BACKLOG)
+    asyncio.get_running_loop().set_exception_handler(on_loop_error(connections))
 
 
 def _check(options: ServeOptions) -> None:

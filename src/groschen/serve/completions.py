@@ -19,7 +19,7 @@ from starlette.routing import Route
 from groschen.records import Alternatives, Completion
 from groschen.serve import fields
 from groschen.serve.answer import Answer, Json, new_id, token_text, usage_json, whole_answers
-from groschen.serve.completions_fields import FORM, CompletionRequest, PromptAsk, ask_of, prompts_of
+from groschen.serve.completions_fields import FORM, CompletionRequest, PromptAsk, ask_of
 from groschen.serve.events import Content, Finished, TokenInfo
 from groschen.serve.generation import Generation, Piece, Usage, generate
 from groschen.serve.host import Host, host_of
@@ -78,7 +78,7 @@ class _Opened:
 async def _begin(host: Host, body: CompletionRequest) -> _Opened:
     """Submit every prompt, or none; all of them to the same weights."""
     with host.working():
-        prompts = await host.prepare(ask_of, body, host.served(body.model), prompts_of(body))
+        prompts = await host.prepare(ask_of, body, host.served(body.model))
         while True:
             opened = _Opened(prompts, await _submitted(host, prompts))
             if len({each.fingerprint for each in opened.generations}) == 1:

@@ -3,7 +3,6 @@
 Leaves out the answer (`completions.py`).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from groschen.serve import faults
 from groschen.serve.fields import Form, Other
 from groschen.serve.formats import GuidedFields, format_of
 from groschen.serve.generation import Ask
+from groschen.serve.lengths import check_texts
 from groschen.serve.sampling_fields import HARMLESS, sampling_of
 from groschen.serve.served import Served
 
@@ -78,8 +78,9 @@ def prompts_of(request: CompletionRequest) -> list[str | Ids]:
     return prompts
 
 
-def ask_of(request: CompletionRequest, served: Served, prompts: Sequence[str | Ids]) -> list[PromptAsk]:
+def ask_of(request: CompletionRequest, served: Served) -> list[PromptAsk]:
     """What is asked for each prompt; encodes texts, so it may take long. Raises ApiFault."""
+    prompts = prompts_of(request)
     echo, wanted = bool(request.echo), _DEFAULT_TOKENS if request.max_tokens is None else request.max_tokens
     sampling = sampling_of(
         request, served.defaults, max_tokens=max(wanted, 1), top_logprobs=request.logprobs or 0,
@@ -88,6 +89,8 @@ def ask_of(request: CompletionRequest, served: Served, prompts: Sequence[str | I
     tokenizer = served.opened.text.tokenizer
     found = []
     for prompt in prompts:
+        if isinstance(prompt, str):
+            check_texts(served, [prompt], "prompt")
         try:
             if isinstance(prompt, str):
                 ids = tokenizer.encode(prompt, add_special=request.add_special_tokens is not False)

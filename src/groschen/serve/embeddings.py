@@ -23,6 +23,7 @@ from groschen.model.kvcache import KeyValueCache, Rows
 from groschen.serve import faults, fields
 from groschen.serve.fields import CHANGES_NOTHING, Form, Other, Strict
 from groschen.serve.host import Host, host_of
+from groschen.serve.lengths import check_texts
 from groschen.serve.served import Served
 from groschen.serve.wire import json_response, unless_gone
 
@@ -175,8 +176,10 @@ def _token_ids(served: Served, given: str | Sequence[str | int | Sequence[int]])
     tokenizer, vocabulary = served.opened.text.tokenizer, served.opened.engine.model.config.vocab_size
     texts = []
     for index, each in enumerate(inputs):
-        ids = tokenizer.encode(each, add_special=True, parse_special=False) if isinstance(each, str) else each
         param = "input" if len(inputs) == 1 else f"input[{index}]"
+        if isinstance(each, str):
+            check_texts(served, [each], param)
+        ids = tokenizer.encode(each, add_special=True, parse_special=False) if isinstance(each, str) else each
         if not ids:
             raise faults.invalid(f"Invalid '{param}': a text without tokens has no vector.", param)
         if len(ids) > served.context:

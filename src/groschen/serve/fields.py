@@ -5,6 +5,7 @@ field that OpenAI's API has and this server lacks is refused with the reason, un
 changes nothing. Leaves out what the values mean together: each endpoint checks that.
 """
 
+import asyncio
 import codecs
 import json
 import math
@@ -43,6 +44,8 @@ class Other:
     is_harmless: bool = False  # whatever its value
 
 
+MOST_MESSAGES = 65_536  # of one request: more cost seconds before anybody can say that they are too long
+_SMALL_BYTES = 65_536  # a body that is read in the event loop itself, in a millisecond or two
 CHANGES_NOTHING = Other(is_harmless=True)
 # What a name may be. `$` alone passes over a line feed behind the name in Python, and `\Z` is not known to
 # the readers of openapi.json.
@@ -78,7 +81,13 @@ async def read(request: Request, form: Form[T]) -> T:
             status=415,
             code="unsupported_media_type",
         )
-    return decode(await request.body(), form)
+    body = await request.body()
+    if len(body) <= _SMALL_BYTES:
+        return decode(body, form)
+    if (count := body.count(b'"role"')) > MOST_MESSAGES:
+        message = f"The body has {count:,} messages; at most {MOST_MESSAGES:,} are read."
+        raise faults.invalid(message, code="array_above_max_length")
+    return await asyncio.to_thread(decode, body, form)
 
 
 def decode(body: bytes, form: Form[T]) -> T:

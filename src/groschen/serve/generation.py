@@ -18,6 +18,7 @@ from groschen.serve.events import Content, Event, Finished, Part, Thinks, TokenI
 from groschen.serve.forms.form import Form
 from groschen.serve.guides import FormatAsk, Hold, functions_of, guide_for, reading_form, thinks
 from groschen.serve.host import Host
+from groschen.serve.lengths import check_length
 from groschen.serve.logs import note
 from groschen.serve.parser import Parser, merged
 from groschen.serve.prompt import Reasoning, prompt_of, template_settings
@@ -141,26 +142,6 @@ async def generate(host: Host, ask: Ask) -> Generation:
     except BaseException:
         ticket.cancel()
         raise
-
-
-def check_length(served: Served, num_prompt: int, max_tokens: int | None, param: str) -> int:
-    """How many tokens may be drawn. Raises ApiFault `context_length_exceeded` if the wish is too long."""
-    limit = f"This model's maximum context length is {served.context} tokens."
-    if num_prompt >= served.context:
-        raise faults.invalid(
-            f"{limit} However, your {param} resulted in {num_prompt} tokens. Please reduce the length of the "
-            f"{param}.",
-            param,
-            "context_length_exceeded",
-        )
-    if max_tokens is not None and num_prompt + max_tokens > served.context:
-        raise faults.invalid(
-            f"{limit} However, you requested {num_prompt + max_tokens} tokens ({num_prompt} in the {param}, "
-            f"{max_tokens} in the completion). Please reduce the length of the {param} or completion.",
-            param,
-            "context_length_exceeded",
-        )
-    return served.context - num_prompt if max_tokens is None else max_tokens
 
 
 def new_call_id() -> str:

@@ -23,7 +23,10 @@ LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 GENERATING = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"})
 
 _BODY_SECONDS = 60.0  # for a whole body: a client that sends a byte now and then holds a connection for ever
-_LINGER_SECONDS, _LINGER_BYTES = 2.0, 4 * 1024 * 1024
+# How much of a body that is too large is read and thrown away: what clients send before they look for an
+# answer.
+_LINGER_SECONDS, _LINGER_BYTES = 10.0, 256 * 1024 * 1024
+_SILENCE_SECONDS = 1.0  # without a byte of it: the client has stopped, or waits for the answer
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -61,8 +64,8 @@ class BodyLimit:
             await self._refuse(body.fault, receive, send)
 
     async def _refuse(self, fault: ApiFault, receive: Receive, send: Send) -> None:
-        """The whole answer first; then a little of the body is read and thrown away before the connection is
-        closed, because closing it at once makes many clients lose the answer.
+        """The whole answer first; then the body is read and thrown away before the connection is closed,
+        because a client that still sends when it is closed loses the answer.
         """
         response = fault.response()
         start = {"type": "http.response.start", "status": fault.status, "headers": response.raw_headers}
@@ -71,7 +74,7 @@ class BodyLimit:
         thrown, deadline = 0, machine.seconds() + _LINGER_SECONDS
         while thrown < _LINGER_BYTES and (left := deadline - machine.seconds()) > 0:
             try:
-                message = await asyncio.wait_for(receive(), left)
+                message = await asyncio.wait_for(receive(), min(left, _SILENCE_SECONDS))
             except TimeoutError:
                 break
             thrown += len(message.get("body", b""))

@@ -17,6 +17,7 @@ from groschen.errors import GroschenError
 from groschen.serve import faults
 from groschen.serve.forms.detect import id_for_template, prompt_opens_reasoning
 from groschen.serve.forms.form import Form
+from groschen.serve.lengths import check_messages
 from groschen.serve.served import Served
 from groschen.text.messages import Message, texts
 from groschen.text.sandbox_syntax import GenerationTag
@@ -55,6 +56,7 @@ def prompt_of(
     served: Served, messages: Sequence[Message], tools: Sequence[Message] | None, settings: Settings
 ) -> Prompt:
     """Render and encode; may take long for a long conversation. Raises ApiFault."""
+    check_messages(served, messages, [tools, settings])
     try:
         template = served.opened.text.chat_template()
         plain = _for_template(messages, served)

@@ -23,6 +23,7 @@ from groschen.serve.responses_events import Item, Output
 from groschen.serve.responses_fields import FORM, ResponsesRequest, ask_of
 from groschen.serve.wire import Emit, EventStream, json_response, unless_gone
 
+_FEW_ITEMS = 256  # as many are looked through in the event loop itself
 PATH = "/v1/responses"
 Json = dict[str, Any]  # JSON of any shape
 ToolChoice = str | Json
@@ -108,9 +109,12 @@ async def answer(request: Request) -> Answer:
 
 
 async def _begin(host: Host, body: ResponsesRequest) -> "_View":
-    ask = ask_of(body, host.served(body.model).defaults)
+    defaults = host.served(body.model).defaults
     try:
-        return _View(await generate(host, ask), body)
+        if isinstance(body.input, str) or len(body.input) <= _FEW_ITEMS:
+            return _View(await generate(host, ask_of(body, defaults)), body)
+        with host.working():
+            return _View(await generate(host, await host.prepare(ask_of, body, defaults)), body)
     except ApiFault as fault:
         fault.error.param = _own_name(fault.error.param)
         raise

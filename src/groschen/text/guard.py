@@ -19,7 +19,7 @@ from typing import NamedTuple
 from tokenizers import Encoding
 
 from groschen.errors import BadRequest
-from groschen.text.tokenizer import Tokenizer, check_unicode
+from groschen.text.tokenizer import Tokenizer, check_unicode, encoding_of
 
 
 class Encoded(NamedTuple):
@@ -83,7 +83,7 @@ class Guard:
         check_unicode(text)
         genuine = self._any.findall(rendered)
         if self._any.findall(text) == genuine:
-            whole = _encoded(self.tokenizer.backend.encode(text, add_special_tokens=False))
+            whole = _encoded(encoding_of(self.tokenizer.backend, text))
             # A normalizer may make a control token of what was none (e.g. of full-width brackets).
             if sum(i in self._control_ids for i in whole.ids) == len(genuine):
                 return whole

@@ -11,8 +11,8 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "groschen"
 
 # From the ground to the door. A name that ends with "/" is a room; its files stand in ORDER_IN_ROOM.
-ROOMS = ["__init__", "errors", "commands", "files", "records", "ranges", "config", "cgroups", "clock",
-         "progress", "machine", "heap", "roofs", "energy", "prices", "ledger", "bill",
+ROOMS = ["__init__", "errors", "commands", "files", "own_files", "records", "ranges", "config", "cgroups",
+         "clock", "progress", "machine", "heap", "roofs", "energy", "prices", "ledger", "bill",
          "model/", "text/", "engine/", "plan_memory", "plan_time", "plan",
          "runs/", "tasks/", "rollout", "evals/", "live_words", "live", "trackers", "train/",
          "serve/", "export", "doctor", "chat_terminal", "flags", "cli", "__main__"]  # fmt: skip
@@ -21,7 +21,7 @@ ORDER_IN_ROOM = {
         shapes values families rope config tensor_shapes flops kvcache
         build_kernels attention_gradient compiled portable products operations quantized fused transformer
         exactness
-        atomic safetensors_folder folder_writer
+        atomic file_marks safetensors_folder folder_writer
         gguf_format gguf_names gguf_rope gguf_blocks gguf_writer gguf_splits gguf_tokenizer
         gguf_config gguf_metadata gguf_checkpoint gguf_export
         checkpoint load score""",

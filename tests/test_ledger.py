@@ -159,14 +159,14 @@ def test_a_damaged_line_before_the_end_is_an_error_with_its_number(tmp_path: Pat
     with open_ledger(tmp_path, Hands()).span("loading"):
         pass
     path.write_bytes(path.read_bytes() + b"broken\n" + path.read_bytes())
-    with pytest.raises(BadFile, match="line 2: no line of a ledger"):
+    with pytest.raises(BadFile, match="line 2 is not what it should be"):
         read_ledger(path)
     with pytest.raises(BadFile, match="line 2"):
         open_ledger(tmp_path, Hands())
 
 
 def test_a_ledger_that_is_missing_or_cannot_be_written_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(BadFile, match="could not be read"):
+    with pytest.raises(BadFile, match="is missing"):
         read_ledger(tmp_path / "gone.jsonl")
     ledger = open_ledger(tmp_path / "no such folder", Hands())
     with pytest.raises(BadFile, match="could not be written"), ledger.span("loading"):

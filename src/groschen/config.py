@@ -24,9 +24,11 @@ from typing import Any, TypeVar, Union
 import msgspec
 
 from groschen.errors import BadFile, BadRequest, GroschenError, UsageError
+from groschen.files import read_bytes
 from groschen.ranges import settings_of
 
 T = TypeVar("T")
+_MOST_BYTES = 10_000_000  # of a TOML file
 _NONE = "none"  # how None is written
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 # msgspec's word for each type that TOML can hold, as the reader of a TOML file would say it.
@@ -36,10 +38,9 @@ _WORDS = {"int": "whole number", "float": "number", "str": "string", "bool": "tr
 
 def read_toml(path: Path) -> dict[str, object]:
     """The tables of a TOML file. Raises BadFile if it cannot be read or is not TOML."""
+    text = read_bytes(path, _MOST_BYTES, "check its name")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadFile(f"{path} cannot be read ({error.strerror or error}); check its name") from error
+        return tomllib.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # of digits beyond what Python reads, and of depth
         raise BadFile(f"{path} is not valid TOML ({error}); correct it there") from error
 

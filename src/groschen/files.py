@@ -11,9 +11,13 @@ import math
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from groschen.errors import BadFile
+
+T = TypeVar("T")
 
 MOST_BYTES_OF_TEXT = 64_000_000  # of a JSON file or a template; the largest published tokenizer.json has half
 _KINDS = {
@@ -104,6 +108,16 @@ def parse_object(content: str, where: object) -> dict[str, Any]:
 def read_object(path: Path, most: int = MOST_BYTES_OF_TEXT) -> dict[str, Any]:
     """The JSON object in the regular file `path`. Raises BadFile, as `read_text` and `parse_object`."""
     return parse_object(read_text(path, most), path)
+
+
+def decode(raw: bytes, kind: type[T], where: object, remedy: str) -> T:
+    """The JSON text `raw` as a `kind`, a dataclass for example. Raises BadFile with where it stands."""
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except RecursionError as error:
+        raise BadFile(f"{where} is nested too deeply; {remedy}") from error
+    except msgspec.DecodeError as error:
+        raise BadFile(f"{where} is not what it should be ({error}); {remedy}") from error
 
 
 def _refuse_constant(name: str) -> float:

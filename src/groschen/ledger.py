@@ -17,8 +17,11 @@ import msgspec
 
 from groschen.energy import NONE, Clock, Meter, Reading
 from groschen.errors import BadFile, BadRequest
+from groschen.files import decode, is_there, read_bytes
+from groschen.own_files import open_own
 from groschen.records import LedgerEntry
 
+_MOST_BYTES = 4_000_000_000  # a line each ten seconds for a hundred years
 PHASES = ("loading", "generation", "verification", "training", "evaluation", "checkpoint")
 
 
@@ -92,7 +95,7 @@ class Ledger:
         self, path: Path, meter: Meter | None = None, clock: Clock | None = None, part_s: float = 10.0
     ) -> None:
         self._path, self._meter, self._clock, self._part_s = path, meter, clock or Clock(), part_s
-        self._lines = _repair(path) if path.exists() else []
+        self._lines = _repair(path) if is_there(path) else []
         self.attempt = 1 + max((line.attempt for line in self._lines), default=0)
         self._span: Span | None = None
         self._gap_from = self._begun = self._now()
@@ -163,8 +166,12 @@ def _repair(path: Path) -> list[LedgerLine]:
     """The whole lines of a ledger, whose file is cut after the last of them."""
     lines, whole_bytes = _parse(path)
     try:
-        if path.stat().st_size != whole_bytes:
-            os.truncate(path, whole_bytes)  # else the next line would be glued to the torn one
+        descriptor = open_own(path, appends=True)
+        try:
+            if os.fstat(descriptor).st_size != whole_bytes:
+                os.ftruncate(descriptor, whole_bytes)  # else the next line would be glued to the torn one
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise _unwritable(path, error) from error
     return lines
@@ -172,27 +179,19 @@ def _repair(path: Path) -> list[LedgerLine]:
 
 def _parse(path: Path) -> tuple[list[LedgerLine], int]:
     """Lines, and how many bytes of the file they are."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadFile(f"the ledger {path} could not be read ({error.strerror or error})") from error
+    content = read_bytes(path, _MOST_BYTES, "restore it from a copy of the run")
     whole = content[: content.rfind(b"\n") + 1]
-    decoder = msgspec.json.Decoder(LedgerLine)
-    lines = []
-    for number, text in enumerate(whole.splitlines(), start=1):
-        try:
-            lines.append(decoder.decode(text))
-        except msgspec.DecodeError as error:
-            raise BadFile(
-                f"{path}, line {number}: no line of a ledger ({error}); a crash tears only the last one, so "
-                "the file was changed: restore it or remove that line"
-            ) from error
+    remedy = "a crash tears only the last one, so the file was changed: restore it or remove that line"
+    lines = [
+        decode(text, LedgerLine, f"{path}, line {number}", remedy)
+        for number, text in enumerate(whole.splitlines(), start=1)
+    ]
     return lines, len(whole)
 
 
 def _append(path: Path, line: bytes) -> None:
     try:
-        with path.open("ab") as file:
+        with os.fdopen(open_own(path, appends=True), "ab") as file:
             file.write(line)
     except OSError as error:
         raise _unwritable(path, error) from error

@@ -122,12 +122,11 @@ def test_a_full_disk_leaves_whole_lines_and_a_sentence(tmp_path: Path) -> None:
         assert journal.read() == [*whole, {"n": 1}]
 
 
-def test_the_device_that_is_always_full_is_named() -> None:
-    with (
-        Journal(Path("/dev/full")) as journal,
-        pytest.raises(BadFile, match=r"/dev/full could not be written.*space"),
-    ):
-        journal.append({"n": 1})
+def test_a_disk_that_is_always_full_is_named(tmp_path: Path) -> None:
+    with Journal(tmp_path / "full.jsonl") as journal, open("/dev/full", "wb") as full:
+        os.dup2(full.fileno(), journal._descriptor)
+        with pytest.raises(BadFile, match=r"full\.jsonl could not be written.*space"):
+            journal.append({"n": 1})
 
 
 def test_ctrl_c_between_two_writes_of_a_line_leaves_no_half_line(

@@ -32,7 +32,7 @@ def test_a_folder_without_a_manifest_is_no_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b'{"seed": 1}', b"[]"])
 def test_a_manifest_that_is_not_whole_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "manifest.json").write_bytes(content)
-    with pytest.raises(BadFile, match="is not a manifest"):
+    with pytest.raises(BadFile, match=r"manifest\.json is not what it should be"):
         read_manifest(tmp_path)
 
 

@@ -15,6 +15,7 @@ from groschen.errors import BadFile, BadRequest
 from groschen.evals.report_data import FORMAT_ONLY, TRAINED
 from groschen.model.atomic import replaced_file
 from groschen.records import EvalRecord
+from groschen.runs.folder import refuse_links
 from groschen.runs.journal import read_journal
 from groschen.runs.manifest import read_manifest
 
@@ -25,6 +26,7 @@ def take_format_control(run: Path, control: Path) -> Path:
     Raises BadRequest if the control was rewarded for more than the format, or differs from the run in model,
     task, seed or any other setting; BadFile if one of them is no run folder or has no test answers yet.
     """
+    refuse_links(run)
     begun, other = read_manifest(run), read_manifest(control)
     for what, one, two in (
         ("model", begun.model_digest, other.model_digest),

@@ -24,6 +24,7 @@ from torch import Tensor
 from groschen.commands import command
 from groschen.errors import BadFile
 from groschen.files import open_regular
+from groschen.model.file_marks import refuse_changed_model
 from groschen.model.gguf_checkpoint import GgufCheckpoint
 from groschen.model.gguf_format import MAGIC
 from groschen.model.safetensors_folder import SafetensorsFolder
@@ -67,7 +68,8 @@ def open_checkpoint(source: str) -> Checkpoint:
 
     A path that exists wins over a hub id. HF_HUB_OFFLINE, HF_HOME and HF_TOKEN are honoured by
     huggingface_hub.
-    Raises BadFile if there is no such thing or it is damaged, Unsupported if it isn't honoured.
+    A checkpoint of a run must be as it was written. Raises BadFile if there is no such thing or it is
+    damaged, Unsupported if it isn't honoured.
     """
     path = _as_path(source)
     if source == BUILT_IN and not path.exists():
@@ -75,6 +77,7 @@ def open_checkpoint(source: str) -> Checkpoint:
     if (path / _RUN_MARK).is_file():
         path = _best_of_run(path)
     if path.is_dir():
+        refuse_changed_model(path)
         return SafetensorsFolder(path)
     if path.exists():
         return _open_file(path)

@@ -4,14 +4,11 @@ A damaged checkpoint is set aside under another name, never deleted. The newest 
 Leaves out what a checkpoint holds: a writer that is passed in fills its folder.
 """
 
-import hashlib
-import os
 import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,28 +16,13 @@ import msgspec
 
 from groschen.errors import BadFile, BadRequest
 from groschen.model.atomic import new_folder, write_synced
+from groschen.model.file_marks import LIST, CheckpointList, first_fault, mark, read_list
 from groschen.runs.disk import not_written, sync_folder
 
-FOLDER, BEST, LIST = "checkpoints", "best", "checkpoint.json"
+FOLDER, BEST = "checkpoints", "best"
 _NAME = re.compile(r"step-(\d{6,})")
 _PARTIAL = re.compile(r"\..*\.partial")  # as model/atomic.py names what is not finished
 _PARTIAL_LINK = re.compile(rf"\.{BEST}\..*\.partial")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileMark:
-    """How a file is known again."""
-
-    size: int  # bytes
-    sha256: str  # hex
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointList:
-    """The content of checkpoint.json; paths are relative to the checkpoint's folder."""
-
-    step: int
-    files: dict[str, FileMark]
 
 
 class Checkpoint(NamedTuple):
@@ -86,7 +68,7 @@ class Checkpoints:
         """
         with new_folder(self.path(step)) as place:
             write(place)
-            marks = {str(path.relative_to(place)): _mark(path, sync=True) for path in _files(place)}
+            marks = {str(path.relative_to(place)): mark(path, sync=True) for path in _files(place)}
             content = msgspec.json.encode(CheckpointList(step=step, files=marks))
             with write_synced(place / LIST) as file:
                 file.write(msgspec.json.format(content, indent=2) + b"\n")
@@ -170,42 +152,17 @@ class Checkpoints:
 def find_fault(folder: Path) -> str | None:
     """What is wrong with a checkpoint's files in half a sentence; None if each is as it was written."""
     try:
-        listed = msgspec.json.decode((folder / LIST).read_bytes(), type=CheckpointList)
-    except OSError as error:
-        return f"{LIST} cannot be read: {error.strerror or error}"
-    except msgspec.DecodeError as error:
-        return f"{LIST} is not valid: {error}"
+        listed = read_list(folder)
+    except BadFile as error:
+        return str(error)
     name = _NAME.fullmatch(folder.name)
     if name and int(name[1]) != listed.step:
         return f"{LIST} is of step {listed.step}"
-    # Sizes first: a truncated file is found without reading the large ones.
-    return _first_fault(folder, listed, hashes=False) or _first_fault(folder, listed, hashes=True)
-
-
-def _first_fault(folder: Path, listed: CheckpointList, *, hashes: bool) -> str | None:
-    for name, mark in listed.files.items():
-        try:
-            size = (folder / name).stat().st_size
-            if size != mark.size:
-                return f"{name} has {size:,} bytes, expected {mark.size:,}"
-            if hashes and _mark(folder / name).sha256 != mark.sha256:
-                return f"{name} has another SHA-256 than when it was written"
-        except OSError as error:
-            return f"{name} cannot be read: {error.strerror or error}"
-    return None
+    return first_fault(folder, listed)
 
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file())
-
-
-def _mark(path: Path, *, sync: bool = False) -> FileMark:
-    with path.open("rb") as file:
-        if sync:
-            os.fsync(file.fileno())
-        return FileMark(
-            size=os.fstat(file.fileno()).st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest()
-        )
 
 
 def _remove(path: Path) -> None:

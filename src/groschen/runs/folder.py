@@ -16,6 +16,7 @@ from groschen.commands import command
 from groschen.config import build, digest, flatten, read_toml, to_toml
 from groschen.errors import BadFile, BadRequest
 from groschen.model.atomic import new_folder, write_synced
+from groschen.own_files import refuse_link
 from groschen.runs import checkpoints as store
 from groschen.runs.checkpoints import Checkpoints
 from groschen.runs.journal import Journal
@@ -161,9 +162,11 @@ def open_run(folder: Path) -> Run:
     """The run in `folder`, to go on with; what killed processes left half done is removed.
 
     Compare its manifest with `check_inputs` and its settings with `Run.config` before going on.
-    Raises BadFile if it is no run folder or cannot be written, BadRequest if another process holds it.
+    Raises BadFile if it is no run folder, cannot be written or has links where we write, BadRequest if
+    another process holds it.
     """
     manifest = read_manifest(folder)
+    refuse_links(folder)
     lock = FolderLock(folder)
     try:
         run = Run(folder, manifest, lock)
@@ -172,6 +175,12 @@ def open_run(folder: Path) -> Run:
         lock.release()
         raise
     return run
+
+
+def refuse_links(folder: Path) -> None:
+    """Raises BadFile if a folder of the run, in which we write, is a link to a folder elsewhere."""
+    for name in (ROLLOUTS, EVALUATIONS, store.FOLDER):
+        refuse_link(folder / name)
 
 
 def check_settings(begun: object, now: object, may_change: frozenset[str] = MAY_CHANGE) -> None:

@@ -15,21 +15,26 @@ from typing import Self, TypeVar
 import msgspec
 
 from groschen.errors import BadFile
+from groschen.files import decode, is_there, open_regular
+from groschen.own_files import open_own
 from groschen.runs.disk import not_written, sync_folder
 
 T = TypeVar("T")
 _CHUNK_BYTES = 1 << 16
+_MOST_BYTES_OF_LINE = 1 << 28  # a completion of 10 million tokens has less
 
 
 class Journal:
     """One file, open for appending by one thread of this process (the run folder's lock keeps others out)."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create the file; a torn last line is cut off. Raises BadFile if the disk refuses."""
+        """Open or create the file; a torn last line is cut off. Raises BadFile for a link, or if the disk
+        refuses.
+        """
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            self._descriptor = open_own(path, appends=True)
         except OSError as error:
             raise not_written(path, error) from error
         self._is_torn = False
@@ -75,7 +80,7 @@ class Journal:
         The cut is one call to the system: a kill leaves the file as it was or as it shall be.
         """
         num_cut, place = 0, 0
-        for line, end in _lines(self.path):
+        for line, end in whole_lines(self.path):
             if num_cut or is_beyond(_decode(line, self.path, dict)):
                 num_cut += 1
             else:
@@ -117,33 +122,37 @@ def read_journal(path: Path, kind: type[T] = dict) -> list[T]:  # type: ignore[a
     A torn last line, of a process that writes now or was killed, is left out. Raises BadFile if the file
     cannot be read or a whole line is not a `kind`.
     """
-    return [_decode(line, path, kind, number) for number, (line, _) in enumerate(_lines(path), 1)]
+    return [_decode(line, path, kind, number) for number, (line, _) in enumerate(whole_lines(path), 1)]
 
 
-def _lines(path: Path) -> Iterator[tuple[bytes, int]]:
-    """Each whole line with the position after it."""
+def whole_lines(path: Path) -> Iterator[tuple[bytes, int]]:
+    """Each whole line with the position after it; none if the file does not exist.
+
+    Raises BadFile if the file is no regular one, cannot be read or has a line that no process of ours writes.
+    """
     position = 0
-    try:
-        with path.open("rb") as file:
-            for line in file:
+    if not is_there(path):
+        return
+    with open_regular(path, "restore it from a copy of the run") as file:
+        try:
+            while line := file.readline(_MOST_BYTES_OF_LINE):
                 position += len(line)
                 if line.endswith(b"\n"):
                     yield line, position
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise BadFile(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
+                elif len(line) == _MOST_BYTES_OF_LINE:
+                    raise BadFile(
+                        f"{path} has a line of more than {_MOST_BYTES_OF_LINE:,} bytes, which no run writes; "
+                        "restore it from a copy of the run"
+                    )
+        except OSError as error:
+            raise BadFile(f"{path} cannot be read ({error.strerror or error}); check the disk") from error
 
 
 def _decode(line: bytes, path: Path, kind: type[T], number: int = 0) -> T:
-    try:
-        return msgspec.json.decode(line, type=kind)
-    except msgspec.DecodeError as error:
-        where = f"line {number} of {path}" if number else f"a line of {path}"
-        raise BadFile(
-            f"{where} is not what it should be ({error}); it was changed after it was written: restore the "
-            "file or remove that line"
-        ) from error
+    where = f"line {number} of {path}" if number else f"a line of {path}"
+    return decode(
+        line, kind, where, "it was changed after it was written: restore the file or remove that line"
+    )
 
 
 def _whole_bytes(descriptor: int) -> int:

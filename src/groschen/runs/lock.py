@@ -15,6 +15,7 @@ from typing import Self
 import msgspec
 
 from groschen.errors import BadRequest
+from groschen.own_files import open_own
 from groschen.runs.disk import not_written
 
 _NAME = "lock"
@@ -27,11 +28,11 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         """Take the lock on `folder`, which must exist.
 
-        Raises BadRequest if another process holds it, BadFile if the lock file cannot be written.
+        Raises BadRequest if another process holds it, BadFile if its file is a link or cannot be written.
         """
         path = folder / _NAME
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._descriptor = open_own(path, appends=False)
         except OSError as error:
             raise not_written(path, error) from error
         try:
@@ -86,5 +87,5 @@ def _holder(descriptor: int) -> str:
     try:
         found = msgspec.json.decode(os.pread(descriptor, _MOST_BYTES, 0), type=dict[str, int | str])
         return f"process {found['pid']} on {found['host']}"
-    except (msgspec.DecodeError, KeyError):
+    except (msgspec.DecodeError, RecursionError, KeyError):
         return "another process"

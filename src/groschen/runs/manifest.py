@@ -12,9 +12,13 @@ from pathlib import Path
 import msgspec
 
 from groschen.errors import BadFile, BadRequest
+from groschen.files import decode, is_there, read_bytes
 from groschen.model.atomic import write_synced
+from groschen.ranges import Range
 
 NAME = "manifest.json"
+_MOST_BYTES = 10_000_000
+_ROOF = Range(above=0, most=1e12)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,20 +44,29 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of the run folder. Raises BadFile if there is none, or not a whole one."""
     path = folder / NAME
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise BadFile(f"{folder} is not a run folder: it has no {NAME}; check the name") from error
-    except OSError as error:
-        raise BadFile(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
-    except msgspec.DecodeError as error:
-        raise BadFile(f"{path} is not a manifest ({error}); restore it from a copy of the run") from error
+    if not is_there(path):
+        raise BadFile(f"{folder} is not a run folder: it has no {NAME}; check the name")
+    remedy = "restore it from a copy of the run"
+    return decode(read_bytes(path, _MOST_BYTES, remedy), Manifest, path, remedy)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write it into a folder that is not under its final name yet. Raises OSError."""
     with write_synced(folder / NAME) as file:
         file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+
+def roofs_of(manifest: Manifest) -> dict[str, float]:
+    """What the machine was measured to reach, by name. Raises BadFile if the manifest does not say so."""
+    found = manifest.machine.get("roofs")
+    roofs = found if isinstance(found, dict) else {}
+    for name in ("bf16_gflops", "read_gbps"):
+        if not _ROOF.holds(roofs.get(name)):
+            raise BadFile(
+                f"{NAME} has {name} = {str(roofs.get(name))[:60]} among the roofs of its machine, expected a "
+                f"number {_ROOF}; restore it from a copy of the run"
+            )
+    return {name: float(value) for name, value in roofs.items() if _ROOF.holds(value)}
 
 
 def check_inputs(begun: Manifest, now: Manifest) -> tuple[str, ...]:

@@ -38,8 +38,8 @@ from groschen.prices import load_prices
 from groschen.records import Split
 from groschen.runs.budget import Spent, parse_budget
 from groschen.runs.folder import Run, create_run, open_run
-from groschen.runs.journal import read_journal
-from groschen.runs.manifest import Manifest, check_inputs
+from groschen.runs.journal import read_journal, whole_lines
+from groschen.runs.manifest import Manifest, check_inputs, roofs_of
 from groschen.tasks.check import check_task, refuse_broken
 from groschen.tasks.load import load_task
 from groschen.tasks.task import Task
@@ -109,10 +109,9 @@ def _refuse_late_faults(recipe: GrpoRecipe, task: Task) -> None:
 
 def _plan(recipe: GrpoRecipe, task: Task, checkpoint: Checkpoint, manifest: Manifest) -> Plan:
     """What the run will take, for the report to compare with. Raises DoesNotFit before anything is begun."""
-    config, roofs = ModelConfig.from_json(checkpoint.config), manifest.machine["roofs"]
-    assert isinstance(roofs, dict)
+    config = ModelConfig.from_json(checkpoint.config)
     found = facts(recipe, task, load_text(checkpoint.source), None)
-    return plan_with(found, recipe, config, machine.best_device(), roofs)
+    return plan_with(found, recipe, config, machine.best_device(), roofs_of(manifest))
 
 
 def _open(
@@ -135,11 +134,11 @@ def _open(
             state = TrainerState() if found is None else read_state(found.folder, optimizer)
             engine = Engine(model, text.tokenizer, _engine_config(recipe, model, task, text))
             engine.weights_changed(policy_version=state.step)
-            wants_reference = recipe.policy.divergence != "none"
-            reference = load_model(checkpoint, torch.bfloat16, device) if wants_reference else None
+            reference = load_model(checkpoint, torch.bfloat16, device) if recipe.has_reference else None
         metrics = run.journal(run.paths.metrics)
         undo.callback(metrics.close)
         metrics.truncate_after(_beyond(state.num_lines))
+        warnings += _missing_lines(run.paths.metrics, state)
         watch = watch_for(stderr)
         undo.callback(watch.finish)
         watch.start(
@@ -175,6 +174,20 @@ def _open(
         trackers=trackers,
         reference=reference,
     )
+
+
+def _missing_lines(path: Path, state: TrainerState) -> tuple[str, ...]:
+    """A sentence if metrics.jsonl is shorter than when the checkpoint was written; from here on the state
+    counts the lines that are there, or a later resume would cut in the wrong place.
+    """
+    before, state.num_lines = state.num_lines, sum(1 for _ in whole_lines(path))
+    if state.num_lines >= before:
+        return ()
+    sentence = (
+        f"{path} has {state.num_lines} of the {before} lines that it had at step {state.step}; what they "
+        "said is missing in the report unless you restore the file"
+    )
+    return (sentence,)
 
 
 def _trackers(run: Run, recipe: GrpoRecipe, start_step: int, undo: ExitStack) -> list[Tracker]:
@@ -242,7 +255,7 @@ def describe(recipe: GrpoRecipe, task: Task, checkpoint: Checkpoint) -> Manifest
 def _evaluations(run: Run) -> tuple[dict[str, object], ...]:
     """What was measured before, by a run that goes on."""
     lines: list[dict[str, object]] = read_journal(run.paths.metrics)
-    return tuple(line for line in lines if line["kind"] == "evaluation")
+    return tuple(line for line in lines if line.get("kind") == "evaluation")
 
 
 def _machine(checkpoint: Checkpoint, device: torch.device) -> dict[str, object]:

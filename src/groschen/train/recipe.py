@@ -70,9 +70,7 @@ class SamplingSettings:
     # Completions of a group that are trained, those whose rewards differ most (PODS); 0: all of them.
     trained_per_group: Annotated[int, Range(least=2, most=10_000, zero="all")] = 0
     max_tokens: Annotated[int, Range(least=1, most=10_000_000)] = 512
-    temperature: Annotated[
-        float, Range(least=1e-4, most=100, because="groups that are drawn greedily have no signal")
-    ] = 1.0
+    temperature: Annotated[float, Range(least=1e-4, most=100, because="greedy groups have no signal")] = 1.0
     # Groups in a row without signal, then the problem rests for some passes; 0: never.
     put_aside_after: Annotated[int, Range(least=0, most=1_000_000)] = 2
     top_p: Annotated[float, Range(least=1, most=1, because=_WHOLE)] = 1.0
@@ -168,6 +166,11 @@ class GrpoRecipe:
             low if self.policy.clip_low is None else self.policy.clip_low,
             high if self.policy.clip_high is None else self.policy.clip_high,
         )
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the base stays in memory, frozen, for the divergence from it."""
+        return self.policy.divergence != "none"
 
     @property
     def counts_all(self) -> bool:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groschen.engine.engine import Engine
+from groschen.errors import BadFile
 from groschen.evals.comparison import summarise, summary_json
 from groschen.evals.evaluate import EVALUATION_SALT, records_of, verifier_fault
+from groschen.files import is_there
 from groschen.ledger import Ledger
 from groschen.live import Watch
 from groschen.model import flops
@@ -21,11 +23,11 @@ from groschen.prices import Prices
 from groschen.records import EvalRecord, Group, Problem, SamplingParams, Split
 from groschen.rollout import Drawn, Journal, Sampler, draw, verify
 from groschen.runs.budget import Budget, Spent
-from groschen.runs.checkpoints import Checkpoints
+from groschen.runs.checkpoints import Checkpoints, find_fault
 from groschen.runs.folder import Run
 from groschen.runs.journal import Journal as Lines
 from groschen.runs.journal import read_journal
-from groschen.runs.rollouts import RolloutJournal
+from groschen.runs.rollouts import Expected, RolloutJournal
 from groschen.tasks.splits import sample
 from groschen.tasks.task import Task, with_instruction
 from groschen.text.bundle import Text
@@ -70,7 +72,7 @@ class Session:
         drawn for them now.
         """
         sampling = self.recipe.sampling
-        journal = RolloutJournal(self.run.paths.rollouts(step))
+        journal = self._rollouts(self.run.paths.rollouts(step), problems, sampling.group_size)
         try:
             drawn = self._draw(
                 problems, sampling.group_size, self._sampling(), step, journal, "generation", f"step {step}"
@@ -88,13 +90,13 @@ class Session:
         Raises RunStopped if the verifier fails on more of them than the alarm allows.
         """
         path = self.run.paths.evaluation(name)
-        if path.exists():
-            return read_journal(path, EvalRecord)
         problems = sample(self.task.of(split), num_problems)
+        if is_there(path) and (whole := self._measured(path, problems, num_samples)) is not None:
+            return whole
         if instruction is not None:
             problems = tuple(with_instruction(problem, instruction) for problem in problems)
         partial = path.with_suffix(".rollouts.jsonl")
-        journal = RolloutJournal(partial)
+        journal = self._rollouts(partial, problems, num_samples)
         try:
             drawn = self._draw(
                 problems, num_samples, self._sampling(), EVALUATION_SALT, journal, "evaluation", name
@@ -109,6 +111,38 @@ class Session:
             self.forget(name)  # so that a resume asks the verifier again
             raise RunStopped(fault)
         return records
+
+    def _rollouts(self, path: Path, problems: Sequence[Problem], num_samples: int) -> RolloutJournal:
+        """What was drawn and graded of these problems before; what is not as it was written is said."""
+
+        def expected() -> Expected:
+            sampler, config = Sampler(self.engine, self.text, self._sampling()), self.model.config
+            prompts = {problem.key: sampler.prompt_ids(problem) for problem in problems}
+            return Expected(
+                prompts=prompts, num_samples=num_samples, max_tokens=self.recipe.sampling.max_tokens,
+                vocab_size=config.vocab_size,
+            )  # fmt: skip
+
+        journal = RolloutJournal(path, expected)
+        if journal.fault is not None:
+            self.note(journal.fault, is_alarm=True)
+        return journal
+
+    def _measured(self, path: Path, problems: Sequence[Problem], num_samples: int) -> list[EvalRecord] | None:
+        """The records of an evaluation that ended before; None if they are not those of these problems: then
+        the file is set aside.
+        """
+        wanted = sorted((problem.key, number) for problem in problems for number in range(num_samples))
+        try:
+            records = read_journal(path, EvalRecord)
+            if sorted((record.key, record.sample) for record in records) == wanted:
+                return records
+            fault = f"{path} does not hold the {len(wanted)} answers that were asked for"
+        except BadFile as error:
+            fault = str(error)
+        path.replace(path.with_suffix(".damaged"))
+        self.note(f"{fault}; it was set aside and is measured again", is_alarm=True)
+        return None
 
     def forget(self, name: str) -> None:
         """Set an evaluation aside that no longer belongs to the run's end; nothing is deleted."""
@@ -262,8 +296,14 @@ class Session:
 
     def take_weights_of(self, step: int) -> None:
         """Let the model be that of a checkpoint, for measuring; the trainer's state stays where it is."""
+        folder = self.checkpoints.path(step)
         with self.ledger.span("checkpoint", self.state.step):
-            read_state(self.checkpoints.path(step), self.optimizer)
+            if (fault := find_fault(folder)) is not None:
+                raise BadFile(
+                    f"the best checkpoint {folder} is damaged ({fault}), so it cannot be measured on test; "
+                    "restore it from a copy and go on"
+                )
+            read_state(folder, self.optimizer)
             self.engine.weights_changed(policy_version=self.engine.policy_version + 1)
 
     def _write(self, folder: Path) -> None:

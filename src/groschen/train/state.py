@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from groschen.errors import BadFile
+from groschen.files import decode, read_bytes
 from groschen.model.atomic import write_synced
 from groschen.model.folder_writer import write_folder, write_safetensors
 from groschen.model.safetensors_folder import SafetensorsFile
@@ -55,14 +55,7 @@ def read_state(folder: Path, optimizer: Optimizer) -> TrainerState:
 
     Raises BadFile if the checkpoint does not fit the model or has no trainer state.
     """
-    path = folder / STATE
-    try:
-        state = msgspec.json.decode(path.read_bytes(), type=TrainerState)
-    except OSError as error:
-        raise BadFile(
-            f"{path} cannot be read ({error.strerror or error}); the checkpoint has no trainer state"
-        ) from error
-    except msgspec.DecodeError as error:
-        raise BadFile(f"{path} is not the state of a trainer ({error}); use an older checkpoint") from error
+    path, remedy = folder / STATE, "the checkpoint cannot be gone on from; use an older one"
+    state = decode(read_bytes(path, remedy=remedy), TrainerState, path, remedy)
     optimizer.load(SafetensorsFile(folder / TENSORS), state.num_updates)
     return state

@@ -26,7 +26,7 @@ ORDER_IN_ROOM = {
         gguf_config gguf_metadata gguf_checkpoint gguf_export
         checkpoint load score""",
     "text/": """
-        messages pieces tokenizer lengths gguf_vocab guard
+        messages pieces tokenizer lengths regular_expressions tokenizer_file gguf_vocab guard
         sandbox_limits sandbox_syntax sandbox
         stream chat bundle load""",
     "engine/": """

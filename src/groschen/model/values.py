@@ -56,7 +56,7 @@ def mapping(raw: Raw, key: str) -> dict[str, Any]:
     return dict(value or {})
 
 
-def ids(value: object, size: int) -> tuple[int, ...]:
+def ids(value: object, size: int, where: str = "config.json: a token id") -> tuple[int, ...]:
     """Token ids from what config.json has for them: a number, a list of numbers or null.
 
     Ids outside of the vocabulary of `size` tokens are left out: published files have -1 and ids of a larger
@@ -65,5 +65,5 @@ def ids(value: object, size: int) -> tuple[int, ...]:
     items = value if isinstance(value, list) else [] if value is None else [value]
     numbers = [item for item in items if isinstance(item, int) and not isinstance(item, bool)]
     if len(numbers) != len(items):
-        raise BadFile(f"a token id must be a whole number or a list of such, found {shown(value)}")
+        raise BadFile(f"{where} must be a whole number or a list of such, found {shown(value)}")
     return tuple(number for number in numbers if 0 <= number < size)

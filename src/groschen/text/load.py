@@ -4,7 +4,7 @@ Leaves out: downloading, weights, and `tokenizer.model` (a SentencePiece file wi
 refused with the line that converts it).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from tokenizers import AddedToken
@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as Backend
 from groschen.errors import BadFile
 from groschen.files import is_there, parse_object, read_object, read_text
 from groschen.model.gguf_format import read_gguf
+from groschen.model.values import ids
 from groschen.text.bundle import (
     GENERATION_CONFIG,
     MORE_TEMPLATES,
@@ -25,6 +26,7 @@ from groschen.text.bundle import (
 from groschen.text.chat import ChatTemplate
 from groschen.text.gguf_vocab import Metadata, tokenizer_from_gguf
 from groschen.text.tokenizer import SpecialIds, Tokenizer
+from groschen.text.tokenizer_file import build
 
 Json = dict[str, object]
 
@@ -44,13 +46,22 @@ def load_text(source: str | Path | Metadata, *, num_rows: int | None = None) -> 
         folder = Path(source)
         text = _from_folder(folder)
         num_rows = num_rows if num_rows is not None else _rows(_read_json(folder / "config.json"))
-    size = text.tokenizer.vocab_size
-    if num_rows is not None and size > num_rows:
-        raise BadFile(
-            f"{text.source} has a tokenizer of {size} tokens for a model of {num_rows}; they do not belong "
-            "together: take both from the same model"
-        )
+    if num_rows is not None:
+        _check_rows(text, num_rows)
     return text
+
+
+def _check_rows(text: Text, num_rows: int) -> None:
+    """Raises BadFile if the tokenizer is that of another model. Added tokens may have no row: Gemma 3's is
+    one more than its embedding has; asking for it is an error of the request.
+    """
+    tokenizer = text.tokenizer
+    added = tokenizer.backend.get_added_tokens_decoder()
+    if any(i not in added and tokenizer.token_bytes(i) for i in range(num_rows, tokenizer.vocab_size)):
+        raise BadFile(
+            f"{text.source} has a tokenizer of {tokenizer.vocab_size} tokens for a model of {num_rows}; they "
+            "do not belong together: take both from the same model"
+        )
 
 
 def _from_metadata(metadata: Metadata, source: str) -> Text:
@@ -80,7 +91,7 @@ def _from_folder(folder: Path) -> Text:
     named = _named_tokens({**_read_json(folder / SPECIAL_TOKENS_MAP), **settings})
     backend = _read_backend(folder)
     _add_missing(backend, settings, named, folder)
-    special = _special_ids(backend, _read_json(folder / "config.json"), generation, named)
+    special = _special_ids(backend, _read_json(folder / "config.json"), generation, named, folder)
     sources = _templates(folder, settings)
     return Text(
         tokenizer=Tokenizer(backend, special),
@@ -102,13 +113,7 @@ def _read_backend(folder: Path) -> Backend:
             )
         raise BadFile(f"{folder} has no {TOKENIZER}; copy it from where the model came from")
     content = read_text(path)
-    parse_object(content, path)
-    try:
-        return Backend.from_str(content)
-    except Exception as error:  # the library raises bare Exception for every fault in a file
-        raise BadFile(
-            f"{path} is no tokenizer that the tokenizers library reads: {error}; get it again"
-        ) from error
+    return build(parse_object(content, path), content, path)
 
 
 def _add_missing(backend: Backend, settings: Json, named: dict[str, str], folder: Path) -> None:
@@ -132,7 +137,8 @@ def _listed_tokens(settings: Json, folder: Path) -> list[tuple[int, AddedToken]]
     """The entries of added_tokens_decoder in the order of their ids."""
     listed = settings.get("added_tokens_decoder", {})
     if not isinstance(listed, dict) or not all(
-        name.isdecimal() and isinstance(entry, dict) and _content(entry) for name, entry in listed.items()
+        name.isdecimal() and len(name) < 10 and isinstance(entry, dict) and _content(entry)
+        for name, entry in listed.items()
     ):
         raise BadFile(
             f"{folder / TOKENIZER_CONFIG} has an added_tokens_decoder that is no object of ids to tokens; "
@@ -141,7 +147,9 @@ def _listed_tokens(settings: Json, folder: Path) -> list[tuple[int, AddedToken]]
     return [(int(name), _as_added(listed[name])) for name in sorted(listed, key=int)]
 
 
-def _special_ids(backend: Backend, config: Json, generation: Json, named: dict[str, str]) -> SpecialIds:
+def _special_ids(
+    backend: Backend, config: Json, generation: Json, named: dict[str, str], folder: Path
+) -> SpecialIds:
     def of(name: str) -> int | None:
         i: int | None = backend.token_to_id(named[name]) if name in named else None
         return i
@@ -150,16 +158,19 @@ def _special_ids(backend: Backend, config: Json, generation: Json, named: dict[s
     # generation_config.json is what transformers stops at; config.json stands in for it, also inside
     # text_config.
     nested = config.get("text_config")
-    nested = nested if isinstance(nested, dict) else {}
-    places = (generation, config, nested)
-    ends = next(
-        (list(_ids(place["eos_token_id"])) for place in places if place.get("eos_token_id") is not None), []
-    )
-    own = of("eos_token")
-    ends = [i for i in ends if i < size] + ([own] if own is not None else [])
-    pad = of("pad_token")
+    places = {GENERATION_CONFIG: generation, "config.json": config}
+    places |= {"config.json, text_config": nested} if isinstance(nested, dict) else {}
+
+    def first(key: str) -> tuple[int, ...]:
+        for name, place in places.items():
+            if place.get(key) is not None:
+                return ids(place[key], size, f"{folder}/{name}: {key!r}")
+        return ()
+
+    own, pad = of("eos_token"), of("pad_token")
+    ends = [*first("eos_token_id"), *([own] if own is not None else [])]
     if pad is None:
-        pad = next((i for place in places for i in _ids(place.get("pad_token_id")) if 0 <= i < size), None)
+        pad = next(iter(first("pad_token_id")), None)
     return SpecialIds(eos=tuple(dict.fromkeys(ends)), bos=of("bos_token"), pad=pad, unk=of("unk_token"))
 
 
@@ -171,7 +182,8 @@ def _templates(folder: Path, settings: Json) -> dict[str, str]:
     if isinstance(written, str):
         written = {"default": written}
     elif isinstance(written, list) and all(isinstance(entry, dict) for entry in written):
-        written = {entry.get("name"): entry.get("template") for entry in written}
+        pairs = [(entry.get("name"), entry.get("template")) for entry in written]
+        written = dict(pairs) if all(isinstance(name, str) for name, _ in pairs) else None
     if not isinstance(written, dict) or not all(
         isinstance(text, str) for item in written.items() for text in item
     ):
@@ -213,10 +225,6 @@ def _rows(config: Json) -> int | None:
     nested = config.get("text_config")
     rows = config.get("vocab_size", nested.get("vocab_size") if isinstance(nested, dict) else None)
     return rows if isinstance(rows, int) else None
-
-
-def _ids(value: object) -> Iterator[int]:
-    yield from (i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
 
 
 def _read_json(path: Path) -> Json:

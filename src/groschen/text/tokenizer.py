@@ -9,7 +9,8 @@ are never dropped silently).
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tokenizers import AddedToken, Encoding
@@ -98,7 +99,8 @@ class Tokenizer:
     def num_tokens(self, text: str) -> int:
         """How many tokens `encode` makes of a text, for less: nothing but their number is kept."""
         check_unicode(text)
-        return len(self.backend.encode_batch_fast([text], add_special_tokens=False)[0])
+        with _readable_faults():
+            return len(self.backend.encode_batch_fast([text], add_special_tokens=False)[0])
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
         """The text of token ids; bytes that are no UTF-8 become U+FFFD, one for each maximal broken sequence.
@@ -164,13 +166,33 @@ class Tokenizer:
         return copy
 
 
+@contextmanager
+def _readable_faults() -> Iterator[None]:
+    """What the library cannot encode, as an error of the request."""
+    try:
+        yield
+    except Exception as error:  # the library raises bare Exception, for a text without tokens for example
+        reason = " ".join(str(error).split())[:200]
+        raise BadRequest(f"the tokenizer of this model cannot encode the text: {reason}") from error
+    except BaseException as error:
+        if is_panic(error):
+            raise BadRequest("the tokenizer of this model fails on the text; use another model") from error
+        raise
+
+
 def encoding_of(backend: Backend, text: str, *, add_special: bool = False) -> Encoding:
     """What the backend makes of a text. Other threads run while it works on a long one: `encode` holds them
     up (3.4 s for a text of 1 MB), `encode_batch` does not.
     """
-    if len(text) <= _SHORT_CHARS:
-        return backend.encode(text, add_special_tokens=add_special)
-    return backend.encode_batch([text], add_special_tokens=add_special)[0]
+    with _readable_faults():
+        if len(text) <= _SHORT_CHARS:
+            return backend.encode(text, add_special_tokens=add_special)
+        return backend.encode_batch([text], add_special_tokens=add_special)[0]
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether the library, which is written in Rust, gave up; pyo3 exports no class to catch."""
+    return type(error).__name__ == "PanicException"
 
 
 def check_unicode(text: str) -> None:

@@ -35,10 +35,12 @@ ORDER_IN_ROOM = {
         runner engine open""",
     "runs/": "disk budget manifest checkpoints journal lock folder rollouts",
     "tasks/": """
-        arithmetic formats lines numbers slots confine inside jsonl splits gate foreign task judging
-        schemas worker_loop seccomp walls
+        arithmetic formats lines numbers slots
+        confine inside_values inside_run inside_sides inside_program inside_tests inside frames
+        jsonl splits gate foreign task judging schemas worker_loop seccomp walls
         mathematics_worker pattern_worker workers
-        answers choice combined mathematics patterns sandbox json_schema unit_tests verifiers
+        answers choice combined mathematics patterns sandbox json_schema
+        code_blocks code_runs unit_tests verifiers
         overlap trials usual check check_table user_file jsonl_task reasoning_gym
         task_worker task_process countdown load""",
     "evals/": """

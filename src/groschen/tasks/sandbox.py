@@ -45,6 +45,13 @@ _SOCKETS = (
 )
 _MAX_THREADS = 128  # of a process whose threads can be counted: their memory in the kernel is nobody's
 _CONFINE, _INSIDE = (Path(__file__).with_name(name) for name in ("confine.py", "inside.py"))
+# What inside.py imports, in this order.
+_MODULES = ("inside_values", "inside_run", "inside_sides", "inside_program", "inside_tests")
+_IMPORT = """import sys, types
+for name, text in %r.items():
+    sys.modules[name] = module = types.ModuleType(name)
+    exec(compile(text, name, "exec"), module.__dict__)
+"""
 # No user's folder and no variable decides what Python does inside; -B: there is nothing to write to.
 _FLAGS = ("-s", "-S", "-P", "-B", "-X", "utf8")
 
@@ -271,7 +278,12 @@ print(", ".join(found))
 
 @cache
 def _texts() -> tuple[str, str]:
-    return _CONFINE.read_text(encoding="utf-8"), _INSIDE.read_text(encoding="utf-8")
+    """The text of confine.py, and that of inside.py with its modules, of which the process sees no file."""
+    modules = {
+        f"groschen.tasks.{name}": _INSIDE.with_name(f"{name}.py").read_text(encoding="utf-8")
+        for name in _MODULES
+    }
+    return _CONFINE.read_text(encoding="utf-8"), _IMPORT % modules + _INSIDE.read_text(encoding="utf-8")
 
 
 def _watch(process: Process, stdin: bytes, limits: Limits) -> Outcome:

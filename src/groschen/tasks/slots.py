@@ -73,15 +73,21 @@ def fill(content: str, slot: Slot) -> str:
 
 def last_fence(text: str, languages: frozenset[str]) -> str | None:
     """What stands in the last closed ``` block whose language is one of these ("" for none named)."""
+    found = fences(text, languages)
+    return found[-1] if found else None
+
+
+def fences(text: str, languages: frozenset[str]) -> list[str]:
+    """What stands in each closed ``` block whose language is one of these ("" for none named)."""
     marks = list(_FENCE.finditer(text))
-    found, index = None, 0
+    found, index = [], 0
     while index + 1 < len(marks):
         opening, closing = marks[index], marks[index + 1]
         if closing.group(1):  # a block can't be closed by a mark that names a language
             index += 1
             continue
         if opening.group(1).lower() in languages:
-            found = text[opening.end() + 1 : closing.start()]
+            found.append(text[opening.end() + 1 : closing.start()])
         index += 2
     return found
 

@@ -6,45 +6,28 @@ they run in a second sandbox, where the program's functions are distant names an
 data. A program that prints success, ends its process, reads frames or returns objects that equal everything
 gains nothing.
 
-Limits of the second way: the tests may pass plain data only (no functions), objects of the program equal only
-themselves, lists, dicts and sets that were passed are changed in place at the outermost level, and the names
-of Python's builtins mean the builtins. Tests import what they use themselves.
+Limits of the second way: tests may pass plain data and functions, objects of the program equal only
+themselves and can be neither compared nor calculated with (that would tell the program what is expected),
+and the names of Python's builtins mean the builtins. Tests import what they use themselves. A test that
+passes anything else is an error of the verdict, not a failure of the program.
 """
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import UnionType
 
-from groschen import clock
-from groschen.errors import BadRequest, GroschenError
+from groschen.errors import BadRequest
 from groschen.records import Problem, Verdict
-from groschen.tasks.judging import texts_of
-from groschen.tasks.lines import Closed, Lines, TimeUp, TooLong
-from groschen.tasks.sandbox import MAX_CODE, Limits, Sandbox, find_sandbox
-from groschen.tasks.slots import after_thinking, last_fence
-from groschen.tasks.walls import Process
+from groschen.tasks.code_blocks import code_elsewhere, program_of
+from groschen.tasks.code_runs import NotStarted, Tried, try_cases, try_tests
+from groschen.tasks.judging import check_seconds, texts_of
+from groschen.tasks.sandbox import Limits, find_sandbox
 
-_PYTHON = frozenset(("python", "python3", "py"))
-_ANY = _PYTHON | {""}
-_MAX_LINE = 1 << 20  # bytes: of an output, and of what passes between tests and program at once
 _MIB = 1 << 20
-_START_SECONDS = 60.0  # of Python in the sandbox: a tenth of a second on a free core
-_ENDS = (Closed, TimeUp, TooLong, ValueError, RecursionError)  # of a conversation with a program
-
-
-class NotStarted(GroschenError):
-    """The sandbox failed, not the program: an error of the verdict, never a zero."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Tried:
-    """What came of a program: why each test failed, or None; tests that were not reached are missing."""
-
-    whys: tuple[str | None, ...]
-    end: str | None  # why no more tests were reached
-    error: str | None = None  # the tests themselves broke
+_MAX_CODE = _MIB  # bytes of a program
+_MAX_INPUT = 64 * _MIB  # bytes of the inputs and outputs of one problem
+_OUTPUT_BYTES = _MIB  # of a program whose expected outputs are short
+_MAX_MEMORY_MIB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +41,9 @@ class Code:
 
     def __post_init__(self) -> None:
         """Raises BadRequest if a limit is out of its range."""
+        check_seconds(self.seconds, least=0.1)
+        if self.memory_mib > _MAX_MEMORY_MIB:
+            raise BadRequest(f"memory_mib is {self.memory_mib}; expected 64 to {_MAX_MEMORY_MIB}")
         self._limits()
         if not math.isfinite(self.format_reward):
             raise BadRequest(f"format_reward is {self.format_reward}; expected a finite number")
@@ -67,11 +53,10 @@ class Code:
         tests passed, and why.
         """
         tests = _reference(problem)
-        rest = after_thinking(text)
-        code = None if rest is None else last_fence(rest, _PYTHON)
-        elsewhere = _elsewhere(rest or text) if code is None else code
+        code = program_of(text, [test for test in tests if isinstance(test, str)])
+        elsewhere = code_elsewhere(text) if code is None else code
         try:
-            tried = self._try(problem, elsewhere) if elsewhere is not None else _Tried((), "no code")
+            tried = self._try(problem, elsewhere) if elsewhere is not None else Tried((), "no code")
         except NotStarted as failed:
             return Verdict(reward=0.0, passed=False, error=str(failed))
         if tried.error is not None:
@@ -110,100 +95,15 @@ class Code:
         return ("", *map(_block, (*tricks, *texts_of(problem, "wrong"))))
 
     def _limits(self) -> Limits:
-        return Limits(seconds=self.seconds, memory_bytes=self.memory_mib * _MIB, output_bytes=_MAX_LINE)
+        return Limits(seconds=self.seconds, memory_bytes=self.memory_mib * _MIB, output_bytes=_OUTPUT_BYTES)
 
-    def _try(self, problem: Problem, code: str) -> _Tried:
-        if len(code.encode("utf-8", "replace")) > MAX_CODE:
-            return _Tried((), f"more than {MAX_CODE} bytes of code")
+    def _try(self, problem: Problem, code: str) -> Tried:
+        if len(code.encode("utf-8", "replace")) > _MAX_CODE:
+            return Tried((), f"more than {_MAX_CODE} bytes of code")
         reference, sandbox, limits = _reference(problem), find_sandbox(), self._limits()
         if isinstance(reference[0], str):
-            return _try_tests(sandbox, limits, code, [str(test) for test in reference])
-        return _try_cases(sandbox, limits, code, [(case[0], case[1]) for case in reference])
-
-
-def _try_cases(sandbox: Sandbox, limits: Limits, code: str, cases: Sequence[tuple[str, str]]) -> _Tried:
-    whys: list[str | None] = []
-    with sandbox.start(["cases"], limits) as process:
-        lines = _ready(process)
-        deadline = clock.seconds() + limits.seconds
-        try:
-            lines.send({"source": code, "inputs": [given for given, _ in cases]}, deadline)
-            for _, expected in cases:
-                said = _read(lines.receive(deadline), {"output": str, "why": str | None})
-                same = _plain(str(said["output"])) == _plain(expected)
-                whys.append(str(said["why"]) if said["why"] else None if same else "another output")
-        except _ENDS as error:
-            return _Tried(tuple(whys), _fault(error, "the program", limits))
-    return _Tried(tuple(whys), None)
-
-
-def _try_tests(sandbox: Sandbox, limits: Limits, code: str, tests: Sequence[str]) -> _Tried:
-    whys: list[str | None] = []
-    with sandbox.start(["functions"], limits) as process, sandbox.start(["tests"], limits) as judge:
-        program, author = _ready(process), _ready(judge)
-        deadline = clock.seconds() + limits.seconds
-        try:
-            program.send({"source": code}, deadline)
-            known = _read(program.receive(deadline), {"names": dict}, {"raised": str, "text": str})
-            if "raised" in known:
-                return _Tried((), str(known["text"]))
-            job = json.dumps({"names": known["names"], "tests": tests}).encode()
-        except _ENDS as error:
-            return _Tried((), _fault(error, "the program", limits))
-        try:
-            author.send_line(job, deadline)
-            while True:
-                said = json.loads(author.receive(deadline))
-                if "done" in said:
-                    return _Tried(tuple(whys), None)
-                if "test" in said:
-                    whys.append(said["why"])
-                    continue
-                try:
-                    answer = _answer(program, said["ask"], deadline)
-                except (Closed, TooLong) as error:
-                    return _Tried(tuple(whys), _fault(error, "the program", limits))
-                author.send_line(answer, deadline)
-        except (TimeUp, TooLong, RecursionError) as error:  # what tests hand on came from the program
-            return _Tried(tuple(whys), _fault(error, "the program", limits))
-        except (Closed, ValueError) as error:
-            return _Tried(tuple(whys), None, error=_fault(error, "the process of the tests", limits))
-
-
-def _answer(program: Lines, asked: object, deadline: float) -> bytes:
-    """What the program answers to a test, as a line: nonsense breaks that test, where it is read."""
-    program.send(asked, deadline)
-    return program.receive(deadline)
-
-
-def _ready(process: Process) -> Lines:
-    """The pipes to a process that has started and met no foreign code yet. Raises NotStarted."""
-    lines = Lines(process.stdin, process.stdout, _MAX_LINE)
-    try:
-        lines.receive(clock.seconds() + _START_SECONDS)
-    except (Closed, TimeUp, TooLong) as error:
-        raise NotStarted("a process in the sandbox did not start") from error
-    return lines
-
-
-def _read(line: bytes, *shapes: Mapping[str, type | UnionType]) -> Mapping[str, object]:
-    """A line of JSON with the keys and kinds of one of these shapes. Raises ValueError if it is none."""
-    said: object = json.loads(line)
-    if not isinstance(said, dict):
-        raise ValueError("not an object")
-    for shape in shapes:
-        if said.keys() == shape.keys() and all(isinstance(said[key], kind) for key, kind in shape.items()):
-            return said
-    raise ValueError("not what was asked for")
-
-
-def _fault(error: Exception, who: str, limits: Limits) -> str:
-    """What a conversation's end says about one side of it."""
-    if isinstance(error, TimeUp):
-        return f"longer than {limits.seconds:g} s"
-    if isinstance(error, Closed):
-        return f"{who} ended before the last test"
-    return f"{who} said more than it may" if isinstance(error, TooLong) else f"{who} said nonsense: {error}"
+            return try_tests(sandbox, limits, code, [str(test) for test in reference])
+        return try_cases(sandbox, limits, code, [(case[0], case[1]) for case in reference])
 
 
 def _reference(problem: Problem) -> list[str] | list[tuple[str, str]]:
@@ -223,8 +123,9 @@ def _reference(problem: Problem) -> list[str] | list[tuple[str, str]]:
     for test in tests:
         try:
             compile(test, "<tests>", "exec")
-        except (SyntaxError, ValueError, RecursionError) as error:
-            raise BadRequest(f"{where} has a test that is no Python: {error}") from error
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            what = str(error) or "too many signs or brackets inside each other"
+            raise BadRequest(f"{where} has a test that is no Python: {what}") from error
     return tests
 
 
@@ -234,26 +135,15 @@ def _cases(cases: object, where: str) -> list[tuple[str, str]]:
     for case in cases:
         if not isinstance(case, list | tuple) or [type(part) for part in case] != [str, str]:
             raise BadRequest(f"{where} has the case {case!r:.200}; expected two texts, [input, output]")
-    if sum(len(given.encode()) for given, _ in cases) > _MAX_LINE // 2:
-        raise BadRequest(f"{where} has cases with more than {_MAX_LINE // 2} bytes of input")
-    return [(given, expected) for given, expected in cases]
-
-
-def _elsewhere(text: str) -> str | None:
-    """Code that stands elsewhere than asked for: in another block, or the whole text if it is Python."""
-    found = last_fence(text, _ANY)
-    if found is not None or not text.strip():
-        return found
     try:
-        compile(text, "<text>", "exec")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    return text
-
-
-def _plain(output: str) -> str:
-    """An output without white space at the ends of lines and without empty lines at its end."""
-    return "\n".join(line.rstrip() for line in output.rstrip().split("\n"))
+        size = sum(len(text.encode()) for case in cases for text in case)
+    except UnicodeEncodeError as error:
+        raise BadRequest(
+            f"{where} has a case that is no text of Unicode: {error}; correct or remove it"
+        ) from error
+    if size > _MAX_INPUT:
+        raise BadRequest(f"{where} has cases with {size} bytes; expected {_MAX_INPUT} or less")
+    return [(given, expected) for given, expected in cases]
 
 
 def _block(code: str) -> str:

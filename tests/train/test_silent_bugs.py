@@ -113,7 +113,8 @@ def test_4_a_verifier_that_raises_is_an_error_that_is_neither_trained_nor_graded
     trained = [each for group in scored(session, groups, rewards) for each in group]
     assert trained and not errors & {id(each.completion) for each in trained}
     session.close()
-    with pytest.raises(RunStopped, match=r"verifier failed on \d+ of \d+ completions of the evaluation base-\w+ .*task\.py"):
+    stopped = r"verifier failed on \d+ of \d+ completions of the evaluation base-\w+ .*task\.py"
+    with pytest.raises(RunStopped, match=stopped):
         run(broken_task(tmp_path), tmp_path / "strict")
 
 

@@ -32,7 +32,8 @@ def verifier_fault(records: Sequence[EvalRecord], limit: float, what: str) -> st
         return None
     return (
         f"the verifier failed on {len(broken)} of {len(shown)} completions of {what} (limit {limit:.0%}), "
-        f"first on problem {broken[0].key!r}: {broken[0].error}; so there is no accuracy; try `groschen check`"
+        f"first on problem {broken[0].key!r}: {broken[0].error}; so there is no accuracy; "
+        "try `groschen check`"
     )
 
 

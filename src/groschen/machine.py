@@ -11,6 +11,7 @@ import platform
 import resource
 import sys
 import threading
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,11 +197,13 @@ def best_device() -> torch.device:
 
 
 def prepare(device: torch.device) -> None:
-    """Set threads, and on CUDA the switches that keep a row's bits apart from its neighbours.
+    """Set threads, and on CUDA the switches that keep a row's bits apart from its neighbours and a run's bits
+    the same each time; before anything is computed there, because cuBLAS reads its variables once.
 
     Split-K products add up in an order that depends on the number of rows: off. The two workspace variables
     and the second flag of `allow_bf16_reduced_precision_reduction` are vLLM's finding for SM90 (its
-    batch_invariant.py).
+    batch_invariant.py). Deterministic algorithms are torch's own; it also fills new memory then, to show a
+    program that reads it unwritten, which costs a launch for each tensor: off.
     """
     if device.type == "cpu":
         set_threads(default_threads())
@@ -209,7 +212,17 @@ def prepare(device: torch.device) -> None:
     os.environ.setdefault("CUBLASLT_WORKSPACE_SIZE", "1")
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = (False, False)
     torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cuda.preferred_blas_library("cublaslt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that the choice of a library is experimental
+        torch.backends.cuda.preferred_blas_library("cublaslt")
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when the device has done what it was given: a launch on CUDA returns before its work is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def zeroed_memory(num_bytes: int) -> mmap.mmap:

@@ -24,6 +24,7 @@ def measured_roofs(config: ModelConfig, device: torch.device) -> dict[str, float
         width_in=config.width,
         width_out=2 * config.mlp_width,
         dtype=kit.operations.activation_dtype,
+        device=device,
     )
-    read = roofs.measure_read_roof(repeats=_READS)
+    read = roofs.measure_read_roof(repeats=_READS, device=device)
     return {"bf16_gflops": product.best, "read_gbps": read.best}

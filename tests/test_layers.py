@@ -19,8 +19,8 @@ ROOMS = ["__init__", "errors", "commands", "files", "own_files", "records", "ran
 ORDER_IN_ROOM = {
     "model/": """
         shapes values families rope config tensor_shapes flops kvcache
-        build_kernels attention_gradient compiled portable products operations quantized fused transformer
-        exactness
+        build_kernels attention_gradient compiled ordered portable products operations quantized fused
+        transformer exactness
         atomic file_marks safetensors_folder folder_writer
         gguf_format gguf_names gguf_rope gguf_blocks gguf_writer gguf_splits gguf_tokenizer
         gguf_config gguf_metadata gguf_checkpoint gguf_export

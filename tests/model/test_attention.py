@@ -1,4 +1,4 @@
-"""The compiled attention: against float64, in company and alone, in a cache whose other places hold NaN."""
+"""Attention: against float64, in company and alone, in a cache whose other places hold NaN."""
 
 import pytest
 import torch
@@ -7,11 +7,15 @@ from torch import Tensor
 
 from groschen.model.kvcache import KEYS_PER_BLOCK, LayerCache, Rows
 from groschen.model.operations import Operations
+from groschen.model.portable import PortableOperations
 from groschen.model.shapes import AttentionShape
 
 OPERATIONS = {
     "compiled": lambda: compiled_kit(is_bf16=False).operations,
     "compiled with bf16 activations": lambda: compiled_kit(is_bf16=True).operations,
+    "portable": lambda: PortableOperations(torch.float32),
+    "ordered": lambda: PortableOperations(torch.float32, is_ordered=True),
+    "ordered with bf16 activations": lambda: PortableOperations(torch.bfloat16, is_ordered=True),
 }
 KV_HEADS = 2
 

@@ -65,6 +65,9 @@ KITS = {
     "tiled": tiled_kit,
     "portable with bf16 activations": onednn_kit,
     "portable": lambda: Kit(PortableOperations(torch.float32), WidenedProduct()),
+    "ordered, as on a GPU": lambda: Kit(
+        PortableOperations(torch.float32, is_ordered=True), PlainProduct(torch.float32, rows_at_once=128)
+    ),
 }
 
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from groschen.model import ordered
 from groschen.model.operations import Operations
 from groschen.records import SamplingParams
 
@@ -123,8 +124,8 @@ def _count(values: Tensor, cuts: _Cuts, num_words: int) -> tuple[Tensor, Tensor]
 
 
 def _running_sums(weights: Tensor) -> Tensor:
-    """Sums along each row, never over a single row: for that CUDA has another kernel, with other bits."""
-    return weights.cumsum(-1) if len(weights) > 1 else weights.expand(2, -1).cumsum(-1)[:1]
+    """Sums along each row; the scan of a GPU would have other bits for another number of rows."""
+    return weights.cumsum(-1) if weights.is_cpu else ordered.running_totals(weights)
 
 
 def _by_token(rows: Tensor, values: Tensor, token_ids: Tensor, kept: Tensor) -> Candidates:

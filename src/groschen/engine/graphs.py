@@ -1,8 +1,10 @@
 """Decoding steps as CUDA graphs: small models on a GPU are bound by launches, not by arithmetic.
 
 A graph is captured at its first use, for a padded number of rows and a padded width of the block table;
-padding rows write into a block that nobody reads. Without capture (any device) the same padded step runs
-eagerly, which is how its bookkeeping is tested on a CPU. Leaves out prefill, whose shapes hardly ever repeat.
+padding rows write into a block that nobody reads. All graphs take the memory of what they pass through from
+one pool: one step runs at a time, and its hidden states are used before the next. Without capture (any
+device) the same padded step runs eagerly, which is how its bookkeeping is tested on a CPU. Leaves out
+prefill, whose shapes hardly ever repeat.
 """
 
 from collections.abc import Sequence
@@ -50,6 +52,7 @@ class DecodeGraphs:
     def __init__(self, model: Transformer, cache: KeyValueCache, spare_row: int, *, captures: bool) -> None:
         self._model, self._cache, self._spare_row, self._captures = model, cache, spare_row, captures
         self._steps: dict[tuple[int, int], _Step] = {}
+        self._pool = torch.cuda.graph_pool_handle() if captures else None
 
     def run(
         self, token_ids: Sequence[int], row: Sequence[int], positions: Sequence[int], tables: Tensor
@@ -94,7 +97,7 @@ class DecodeGraphs:
             self._forward(step)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=self._pool):
             hidden = self._forward(step)
         return _Step(step.token_ids, step.row, step.positions, step.tables, hidden, graph)
 

@@ -15,7 +15,7 @@ from groschen.engine.blocks import blocks_for
 from groschen.engine.graphs import DecodeGraphs, padded_blocks
 from groschen.engine.scheduler import Chunk, Plan
 from groschen.engine.sequence import Sequence
-from groschen.model.kvcache import KeyValueCache, Rows
+from groschen.model.kvcache import KeyValueCache, Rows, runs_of
 from groschen.model.transformer import Transformer
 
 
@@ -76,7 +76,10 @@ class Runner:
             token_ids += (sequence.token_ids[-1], *sequence.draft)
             row += [sequence.row] * (1 + len(sequence.draft))
             positions += range(sequence.num_computed, sequence.num_tokens + len(sequence.draft))
-        num_single = sum(not s.draft for s in plan.decodes)
+        # Graphs and the ordered attention of a GPU take a token of a draft as one that is alone in its row:
+        # it sees what its positions say.
+        is_each_alone = self._graphs is not None
+        num_single = len(token_ids) if is_each_alone else sum(not s.draft for s in plan.decodes)
         for chunk in plan.chunks:
             self._fill(chunk.row, chunk.blocks)
             token_ids += chunk.prompt.token_ids[chunk.first : chunk.last]
@@ -92,6 +95,7 @@ class Runner:
             torch.tensor(positions).to(device),
             tables,
             num_single=num_single,
+            runs=runs_of(row, positions, num_single),
         )
         hidden_ND: Tensor = self._model(torch.tensor(token_ids).to(device), rows, self.cache)
         return hidden_ND

@@ -8,7 +8,6 @@ arXiv 2309.06180.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -30,18 +29,31 @@ class LayerCache(NamedTuple):
 class KeyValueCache:
     """Keys and values of all layers in `num_blocks` blocks of 16 positions.
 
-    On a CPU the memory is mapped and becomes resident only where it is written.
+    On a CPU the memory is mapped and becomes resident only where it is written. On other devices a position's
+    numbers lie together, [blocks, 16, K, E], and the layers are views of that: a store that has to be
+    deterministic sorts whole rows there, where torch would copy the cache to sort single numbers
+    (`portable.store`).
     """
 
     def __init__(
         self, config: ModelConfig, num_blocks: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.num_blocks = num_blocks
+        if device.type != "cpu":
+            inner = (num_blocks, KEYS_PER_BLOCK, config.num_kv_heads, config.head_width)
+            self._keys, self._values = (
+                torch.zeros(config.num_layers, *inner, dtype=dtype, device=device) for _ in range(2)
+            )
+            self._layers = [
+                LayerCache(keys.permute(0, 2, 3, 1), values.permute(0, 2, 1, 3))
+                for keys, values in zip(self._keys, self._values, strict=True)
+            ]
+            return
         shape = (config.num_layers, num_blocks, config.num_kv_heads, KEYS_PER_BLOCK * config.head_width)
-        keys, values = (_zeros(shape, dtype, device) for _ in range(2))
-        inner = (config.num_layers, num_blocks, config.num_kv_heads)
-        self._keys = keys.view(*inner, config.head_width, KEYS_PER_BLOCK)
-        self._values = values.view(*inner, KEYS_PER_BLOCK, config.head_width)
+        keys, values = (_zeros(shape, dtype) for _ in range(2))
+        outer = (config.num_layers, num_blocks, config.num_kv_heads)
+        self._keys = keys.view(*outer, config.head_width, KEYS_PER_BLOCK)
+        self._values = values.view(*outer, KEYS_PER_BLOCK, config.head_width)
         self._layers = [LayerCache(self._keys[i], self._values[i]) for i in range(config.num_layers)]
 
     def layer(self, index: int) -> LayerCache:
@@ -53,9 +65,14 @@ class KeyValueCache:
 
         A sequence that leaves a shared, half-filled block needs its own.
         """
-        if sources:
-            self._keys[:, list(targets)] = self._keys[:, list(sources)]
-            self._values[:, list(targets)] = self._values[:, list(sources)]
+        if not sources:
+            return
+        for whole in (self._keys, self._values):
+            into, read = (torch.tensor(list(blocks)).to(whole.device) for blocks in (targets, sources))
+            # One by one: to write at the second dimension deterministically, torch would copy the whole
+            # cache.
+            for layer in whole:
+                layer[into] = layer[read]
 
     @staticmethod
     def bytes_per_block(config: ModelConfig, dtype: torch.dtype) -> int:
@@ -63,6 +80,15 @@ class KeyValueCache:
         return (
             2 * config.num_layers * config.num_kv_heads * config.head_width * KEYS_PER_BLOCK * dtype.itemsize
         )
+
+
+class Run(NamedTuple):
+    """Tokens of one row that follow each other in a flat batch: first to last, from a position on."""
+
+    first: int
+    last: int
+    row: int
+    position: int
 
 
 class Span(NamedTuple):
@@ -95,32 +121,44 @@ class Rows:
     prefixes: tuple[
         tuple[int, int], ...
     ] = ()  # for each row, first and last + 1 of the tokens of its shared prompt
+    told_runs: tuple[Run, ...] | None = None  # what `runs` returns, where the host knows it anyway
 
-    def runs(self) -> list[tuple[int, int]]:
-        """First token and the one after the last, of each stretch of tokens of one row, without the single
-        ones.
+    def runs(self) -> tuple[Run, ...]:
+        """The stretches of tokens of one row, without the single ones. Where nobody told them they are read
+        from the tensors, for which the host waits on a GPU.
         """
-        row = self.row.tolist()
-        starts = [i for i in range(self.num_single, len(row)) if i == self.num_single or row[i] != row[i - 1]]
-        return list(pairwise([*starts, len(row)]))
+        if self.told_runs is not None:
+            return self.told_runs
+        if self.num_single == len(self.row):
+            return ()
+        row, positions = self.row.tolist(), self.positions.tolist()
+        return runs_of(row, positions, self.num_single)
 
     def spans(self) -> list[Span]:
         """The rows of a training batch, which hold their whole contexts."""
         found = []
-        for first, last in self.runs():
-            start, end = self.prefixes[int(self.row[first])] if self.prefixes else (0, 0)
-            assert int(self.positions[first]) == end - start, "a training row must hold its whole context"
-            found.append(Span(first, last, start, end))
+        for run in self.runs():
+            start, end = self.prefixes[run.row] if self.prefixes else (0, 0)
+            assert run.position == end - start, "a training row must hold its whole context"
+            found.append(Span(run.first, run.last, start, end))
         return found
 
     @classmethod
-    def at(cls, row: Tensor, positions: Tensor, tables: Tensor, *, num_single: int = 0) -> "Rows":
+    def at(
+        cls,
+        row: Tensor,
+        positions: Tensor,
+        tables: Tensor,
+        *,
+        num_single: int = 0,
+        runs: tuple[Run, ...] | None = None,
+    ) -> "Rows":
         """Rows for tokens at the given positions. row: [N] int32, positions: [N] int64, tables: [R, blocks]
-        int32.
+        int32; runs: `runs_of` the first two, where they are known without reading them.
         """
         blocks = tables[row.long(), positions // KEYS_PER_BLOCK].long()
         slots = blocks * KEYS_PER_BLOCK + positions % KEYS_PER_BLOCK
-        return cls(positions, slots, row, (positions + 1).int(), tables, num_single)
+        return cls(positions, slots, row, (positions + 1).int(), tables, num_single, told_runs=runs)
 
     @classmethod
     def of_sequences(cls, lengths: Sequence[int], device: torch.device) -> "Rows":
@@ -134,7 +172,8 @@ class Rows:
             torch.arange(len(lengths), dtype=torch.int32), torch.tensor(list(lengths))
         )
         positions = torch.cat([torch.arange(length) for length in lengths])
-        return cls.at(row.to(device), positions.to(device), tables.to(device))
+        runs = runs_of(row.tolist(), positions.tolist())
+        return cls.at(row.to(device), positions.to(device), tables.to(device), runs=runs)
 
     @classmethod
     def of_groups(cls, groups: Sequence[tuple[int, Sequence[int]]], device: torch.device) -> "Rows":
@@ -148,6 +187,15 @@ class Rows:
         for prompt, completions in groups:
             layout.add(prompt, completions)
         return layout.rows(cls, device)
+
+
+def runs_of(row: Sequence[int], positions: Sequence[int], num_single: int = 0) -> tuple[Run, ...]:
+    """The runs of tokens whose rows and positions these are, without the first `num_single` tokens."""
+    starts = [i for i in range(num_single, len(row)) if i == num_single or row[i] != row[i - 1]]
+    ends = [*starts[1:], len(row)] if starts else []
+    return tuple(
+        Run(first, last, row[first], positions[first]) for first, last in zip(starts, ends, strict=True)
+    )
 
 
 class _GroupLayout:
@@ -188,7 +236,8 @@ class _GroupLayout:
             [table + [0] * (widest - len(table)) for table in self.tables], dtype=torch.int32
         )
         row, positions = torch.tensor(self.row, dtype=torch.int32), torch.tensor(self.positions)
-        rows = kind.at(row.to(device), positions.to(device), tables.to(device))
+        runs = runs_of(self.row, self.positions)
+        rows = kind.at(row.to(device), positions.to(device), tables.to(device), runs=runs)
         copies = None
         if self.copies:
             tokens, slots = torch.tensor(self.copies).t().contiguous().to(device)
@@ -196,9 +245,7 @@ class _GroupLayout:
         return replace(rows, copies=copies, prefixes=tuple(self.prefixes))
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     count = math.prod(shape)
     return torch.frombuffer(machine.zeroed_memory(count * dtype.itemsize), dtype=dtype, count=count).view(
         shape

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from groschen import machine
+from groschen.model import ordered
 from groschen.model.build_kernels import library
 from groschen.model.compiled import CompiledOperations
 from groschen.model.kvcache import LayerCache, Rows
 from groschen.model.portable import PortableOperations
 from groschen.model.products import (
+    ROWS_OF_A_CALL,
     CompiledProduct,
     OneDnnProduct,
     PairedProduct,
@@ -98,7 +100,8 @@ class Kit:
 def kit_for(device: torch.device, weight_dtype: torch.dtype) -> Kit:
     """Decided by the machine and the types alone, never by timing."""
     if device.type != "cpu":
-        return Kit(PortableOperations(weight_dtype), PlainProduct())
+        ordered_operations = PortableOperations(weight_dtype, is_ordered=True)
+        return Kit(ordered_operations, PlainProduct(rows_at_once=ROWS_OF_A_CALL))
     if weight_dtype == torch.bfloat16 and machine.has_fast_bf16():
         kit = _kit_of_bf16_activations()
         if kit is not None:
@@ -221,6 +224,15 @@ def embed(token_ids: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.nn.functional.embedding(token_ids, weight).to(dtype)
 
 
+def select(x: Tensor, index: Tensor) -> Tensor:
+    """x: [N, D], index: [M] int64. Returns [M, D]. Its gradient adds up in one order; that of torch's own
+    indexing differs from run to run.
+    """
+    if _wants_gradient(x):
+        return _apply(_Select, x, index)
+    return x.index_select(0, index)
+
+
 def _total(weight: Tensor) -> Tensor | None:
     """The float32 gradient that earlier micro-batches left in a parameter, to be added to in place; None if
     there is none. A head of 152 k words is 544 MB, which would be made, written, read and freed for each few
@@ -241,10 +253,34 @@ class _Embed(torch.autograd.Function):
         token_ids, weight = ctx.saved_tensors
         total = _total(weight)
         if total is not None:
-            total.index_add_(0, token_ids, grad.float())
+            _add_rows_(total, token_ids, grad.float())
             return None, None, None
         total = torch.zeros(weight.shape, dtype=torch.float32, device=grad.device)
-        return None, total.index_add_(0, token_ids, grad.float()), None
+        _add_rows_(total, token_ids, grad.float())
+        return None, total, None
+
+
+class _Select(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.shape = x.shape
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (index,) = ctx.saved_tensors
+        total = grad.new_zeros(ctx.shape)
+        _add_rows_(total, index, grad)
+        return total, None
+
+
+def _add_rows_(total: Tensor, index: Tensor, rows: Tensor) -> None:
+    """total[index[n]] += rows[n], in the order of n on every device."""
+    if total.is_cpu:
+        total.index_add_(0, index, rows)
+    else:
+        ordered.add_rows_(total, index, rows)
 
 
 class _Multiply(torch.autograd.Function):
@@ -365,4 +401,5 @@ __all__ = [
     "multiply_gated",
     "rms_norm",
     "rotate",
+    "select",
 ]

@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from groschen.engine.blocks import blocks_for
 from groschen.engine.engine import Engine
-from groschen.model.kvcache import KeyValueCache, Rows
+from groschen.model.kvcache import KeyValueCache, Rows, Run
 from groschen.serve import faults, fields
 from groschen.serve.fields import CHANGES_NOTHING, Form, Other, Strict
 from groschen.serve.host import Host, host_of
@@ -143,8 +143,9 @@ class Mean:
         row = torch.zeros(last - first, dtype=torch.int32)
         device = model.device
         rows = Rows.at(
-            row.to(device), positions.to(device), table.to(device), num_single=int(last - first == 1)
-        )
+            row.to(device), positions.to(device), table.to(device), num_single=int(last - first == 1),
+            runs=() if last - first == 1 else (Run(0, last - first, 0, first),),
+        )  # fmt: skip
         hidden_ND = model(torch.tensor(list(self._ids[first:last])).to(device), rows, self._cache)
         # In float64, in chunks that the text alone decides: the bits do not depend on the company.
         sum_D = hidden_ND.double().cpu().sum(0)

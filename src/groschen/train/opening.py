@@ -119,7 +119,8 @@ def _open(
 ) -> Session:
     device = machine.best_device()
     machine.prepare(device)
-    heap.keep_freed_memory()
+    if device.type == "cpu":
+        heap.keep_freed_memory()
     with ExitStack() as undo:
         undo.callback(run.close)
         ledger = Ledger(run.paths.ledger, open_meter(device))
@@ -151,9 +152,6 @@ def _open(
             watch.note(warning, is_alarm=True)
         trackers = _trackers(run, recipe, state.step, undo)
         undo.pop_all()
-    curriculum = Curriculum(
-        task.of(Split.TRAIN), recipe.seed, recipe.sampling.put_aside_after, state.curriculum
-    )
     return Session(
         recipe=recipe,
         run=run,
@@ -163,7 +161,9 @@ def _open(
         text=text,
         model_config=checkpoint.config,
         optimizer=optimizer,
-        curriculum=curriculum,
+        curriculum=Curriculum(
+            task.of(Split.TRAIN), recipe.seed, recipe.sampling.put_aside_after, state.curriculum
+        ),
         state=state,
         checkpoints=checkpoints,
         metrics=metrics,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from groschen import heap
+from groschen.model import operations as ops
 from groschen.model.score import score
 from groschen.model.transformer import Transformer
 from groschen.train.batch import MicroBatch, TrainBatch
@@ -66,7 +67,8 @@ def gradient(
     stats = StepStats(num_tokens=batch.num_trained_tokens)
     for micro_batch in batch.micro_batches:
         accumulate(model, micro_batch, objective, batch.denominator, stats)
-        heap.give_back_if_short()
+        if model.device.type == "cpu":
+            heap.give_back_if_short()
         if on_progress is not None:
             on_progress(len(micro_batch.targets_M))
     for name in ("entropy", "clipped_share", "divergence"):
@@ -83,8 +85,7 @@ def accumulate(
     # The head's part of the gradient ends at `seen`; one backward through the layers follows for all of it.
     seen_ND = hidden_ND.detach().requires_grad_()
     for part, lengths in _parts(micro_batch.lengths):
-        # index_select, not [...]: the gradient of indexing adds up in an order that differs from run to run.
-        before_MD = seen_ND.index_select(0, micro_batch.before_M[part])
+        before_MD = ops.select(seen_ND, micro_batch.before_M[part])
         logprobs, entropies = score(model, before_MD, micro_batch.targets_M[part], objective.temperature)
         loss = _loss(micro_batch, part, lengths, logprobs, objective, stats) / denominator
         torch.autograd.backward(loss)

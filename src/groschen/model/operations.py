@@ -391,15 +391,6 @@ class _Attend(torch.autograd.Function):
 
 
 __all__ = [
-    "Kit",
-    "Operations",
-    "Packed",
-    "attend",
-    "embed",
-    "kit_for",
-    "multiply",
-    "multiply_gated",
-    "rms_norm",
-    "rotate",
-    "select",
-]
+    "Kit", "Operations", "Packed", "attend", "embed", "kit_for", "multiply", "multiply_gated", "rms_norm",
+    "rotate", "select",
+]  # fmt: skip

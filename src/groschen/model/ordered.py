@@ -64,7 +64,7 @@ class SumTree:
         """
         at = torch.zeros_like(targets_R, dtype=torch.int64)
         for level in reversed(self.levels):
-            pairs = level.unflatten(1, (-1, 2))
+            pairs = level.view(len(level), -1, 2)
             left, right = pairs.gather(1, at[:, None, None].expand(-1, 1, 2))[:, 0].unbind(1)
             is_right = (targets_R >= left) & (right > 0)
             targets_R = torch.where(is_right, targets_R - left, targets_R)

@@ -49,7 +49,8 @@ ORDER_IN_ROOM = {
         report_examples report_facts report_headline report""",
     "train/": """
         advantages alarms batch curriculum losses measuring optimizer rewards recipe reference state step
-        metrics planning prompt_length signals session grpo opening command""",
+        calibration metrics prompt_length planning sizing advice remaining signals session grpo opening
+        command""",
     "serve/": """
         events faults field_types fields
         forms/cursor forms/json_text forms/calls forms/literals forms/objects forms/tagged forms/families

@@ -171,6 +171,7 @@ def train(
     set: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
     resume: Annotated[Path | None, PATH] = None,
     budget: str | None = None,
+    calibration: bool = True,
 ) -> None:
     """Teach a model a task by reinforcement learning, measure it before and after, and write a report.
 
@@ -189,7 +190,10 @@ def train(
     resume
         Go on with this run folder from its last whole checkpoint.
     budget
-        Stop, whole, at a time, an amount of computing or of money: 10min, 5e14FLOP, 2EUR.
+        End, measured and whole, within a time, an amount of computing or of money: 10min, 5e14FLOP, 2EUR.
+        Without a recipe the sizes of the run are chosen for it: 8h on a CPU, 1h on a GPU.
+    calibration
+        Without a recipe: try the model for half a minute first, to choose by what it does.
     """
     from groschen.train import command
 
@@ -207,7 +211,7 @@ def train(
     elif source is None:
         raise UsageError("what shall be learned? Give a task or a recipe, such as: groschen train countdown")
     else:
-        print(command.begin(source, model, out, given, sys.stderr))
+        print(command.begin(source, model, out, given, sys.stderr, calibrates=calibration))
 
 
 @app.command(name="eval")
@@ -320,11 +324,13 @@ def plan(
     /,
     *,
     model: str | None = None,
+    budget: str | None = None,
     set: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
-    tokens: Annotated[int | None, within(least=1)] = None,
+    tokens: int | None = None,
+    calibration: bool = True,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Say what a recipe will take on this machine before it starts: time, memory and cost.
+    """Say what a run will take on this machine before it starts; a task without a recipe gets three sizes.
 
     Parameters
     ----------
@@ -332,19 +338,21 @@ def plan(
         A recipe (.toml) or a task.
     model
         As for train.
+    budget
+        As for train.
     set
         As for train.
     tokens
         The mean length of a completion that is expected.
+    calibration
+        Without a recipe: try the model for half a minute first, instead of going by a rule of thumb.
     json
         Print one JSON object for scripts instead of a table for people.
     """
-    from groschen import plan as plans
-    from groschen.train.command import recipe_of
-    from groschen.train.planning import plan_of
+    from groschen.train import command
 
-    found = plan_of(recipe_of(recipe, model, set), tokens)
-    _show(plans.as_json, plans.as_table, found, json)
+    given = list(set) if budget is None else [*set, f'budget="{budget}"']
+    command.show_plan(recipe, model, given, tokens, calibrates=calibration, json=json)
 
 
 def _show(as_json: Callable[[T], str], as_table: Callable[[T], object], found: T, json: bool) -> None:

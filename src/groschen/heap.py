@@ -65,3 +65,9 @@ def give_back_if_short() -> bool:
     is_given = bool(c_library.malloc_trim(0))
     _widen(c_library)
     return is_given
+
+
+def give_back() -> bool:
+    """Return what lies free to the system, however much there is; whether any was returned."""
+    c_library = ctypes.CDLL(None)
+    return hasattr(c_library, "malloc_trim") and bool(c_library.malloc_trim(0))

@@ -10,7 +10,7 @@ dropped. Leaves out what it all costs (bill.py), and who may write to a run fold
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -86,19 +86,27 @@ class Span:
 class Ledger:
     """The ledger of one run. Opening it after a crash repairs the end of the file and starts a new attempt.
 
-    meter: None writes no energy. part_s: a span writes a line each time it is told something and this many
-    seconds have passed. Raises BadFile if the file cannot be read, is damaged before its end or cannot be
-    written.
+    meter: None writes no energy. since_s: when work for this attempt began, by the clock (None: now); what
+    passed from there to the first span is that span's gap, but for its energy. part_s: a span writes a line
+    each time it is told something and this many seconds have passed. Raises BadFile if the file cannot be
+    read, is damaged before its end or cannot be written.
     """
 
     def __init__(
-        self, path: Path, meter: Meter | None = None, clock: Clock | None = None, part_s: float = 10.0
+        self,
+        path: Path,
+        meter: Meter | None = None,
+        clock: Clock | None = None,
+        part_s: float = 10.0,
+        since_s: float | None = None,
     ) -> None:
         self._path, self._meter, self._clock, self._part_s = path, meter, clock or Clock(), part_s
         self._lines = _repair(path) if is_there(path) else []
         self.attempt = 1 + max((line.attempt for line in self._lines), default=0)
         self._span: Span | None = None
         self._gap_from = self._begun = self._now()
+        if since_s is not None:
+            self._gap_from = replace(self._gap_from, wall=since_s)
 
     @property
     def lines(self) -> tuple[LedgerLine, ...]:

@@ -44,6 +44,7 @@ class Facts:
     start_step: int = 0  # steps done before, by a run that goes on
     run: str = ""  # the run folder
     budget: str = ""
+    planned_s: float | None = None  # of the whole run, by its plan
     evaluations: tuple[Mapping[str, object], ...] = ()  # of them, as lines of metrics.jsonl
 
 
@@ -114,10 +115,11 @@ class History:
         return self._clock() - self._started
 
     def left_s(self) -> float | None:
-        """If the steps to come take as long as those so far, evaluations between them included.
-
-        None before the first step. What came before it, such as the evaluation of the base, does not count.
+        """What the run itself reckons with, its last measurements included; else the steps to come, if they
+        take as long as those so far. None before the first step.
         """
+        if self.steps and isinstance(known := self.steps[-1].get("time/left_s"), int | float):
+            return known
         times = self._step_times_s
         if len(times) > 1:
             each: object = (times[-1] - times[0]) / (len(times) - 1)
@@ -146,7 +148,7 @@ class PlainWatch:
         """Say the step's numbers."""
         history = self._known()
         history.add_step(metrics)
-        self._say(step_line(metrics, history.facts.num_steps, history.left_s()))
+        self._say(step_line(metrics, history.facts.num_steps, history.left_s(), history.facts.planned_s))
 
     def evaluation(self, metrics: Mapping[str, object]) -> None:
         """Say the accuracy, and the best one so far."""
@@ -241,6 +243,8 @@ class LiveWatch:
         bars = Table.grid(padding=(0, 2))
         left = history.left_s()
         words = f"{duration(history.elapsed_s())} gone, {duration(left) if left is not None else _DASH} left"
+        if history.facts.planned_s is not None:
+            words += f", {duration(history.facts.planned_s)} planned"
         total = history.facts.num_steps
         bars.add_row("step", _bar(history.num_done, total), f"{history.num_done}/{total}", words)
         phase, done, num_rollouts = self._phase or ("", 0, 0)

@@ -58,9 +58,14 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def step_line(metrics: Mapping[str, object], num_steps: int, left_s: float | None) -> str:
-    """One step of a run in one line."""
+def step_line(
+    metrics: Mapping[str, object], num_steps: int, left_s: float | None, planned_s: float | None = None
+) -> str:
+    """One step of a run in one line. planned_s: what the whole run was to take."""
     left = f"  {duration(left_s)} left" if left_s is not None else ""
+    gone = _number(metrics.get("time/total_s"))
+    if left and gone is not None and planned_s is not None:
+        left = f"  {duration(gone)} of {duration(planned_s)} planned, {duration(left_s or 0.0)} left"
     return (
         f"step {amount(metrics.get('step'))}/{num_steps}"
         f"  accuracy {percent(metrics.get('accuracy/train'))}"

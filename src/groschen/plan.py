@@ -4,6 +4,7 @@ Leaves out how times (plan_time.py) and bytes (plan_memory.py) are found, and wh
 which `compare` lays beside the plan.
 """
 
+import math
 from dataclasses import dataclass
 
 import msgspec
@@ -156,14 +157,36 @@ def as_table(found: Plan) -> Table:
     for each in (*found.phases, found.total):
         table.add_row(
             each.phase,
-            _duration(each.seconds.expected),
-            f"{_duration(each.seconds.low)} - {_duration(each.seconds.high)}",
-            f"{(each.flops + each.recomputed_flops) / 1e12:,.1f}",
-            f"{each.joules / 3600:,.2f}",
-            f"{each.cost.low:.4f} - {each.cost.high:.4f}",
+            duration(each.seconds.expected),
+            f"{duration(each.seconds.low)} - {duration(each.seconds.high)}",
+            figure((each.flops + each.recomputed_flops) / 1e12),
+            figure(each.joules / 3600),
+            f"{figure(each.cost.low)} - {figure(each.cost.high)}",
             style="bold" if each is found.total else None,
         )
     return table
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "2.5 s", "4m 54s", "1h 02m" or "6d 07h": two of them have to fit a column."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours = minutes // 60
+    if hours >= 100:
+        return f"{hours // 24}d {hours % 24:02d}h"
+    return f"{minutes}m {rest:02d}s" if minutes < 60 else f"{hours}h {minutes % 60:02d}m"
+
+
+def figure(value: float) -> str:
+    """At most seven characters: "0", "0.0123", "4.56", "12,345", "1.7e+06"."""
+    if value == 0:
+        return "0"
+    if value >= 100:
+        return f"{value:,.0f}" if value < 999_999 else f"{value:.1e}"
+    if value < 0.001:
+        return f"{value:.0e}"
+    return f"{value:.{2 - math.floor(math.log10(value))}f}"
 
 
 def _cache_tokens(facts: RecipeFacts) -> int:
@@ -186,11 +209,3 @@ def _priced(phase: str, flops: Flops, seconds: Interval, watts: float, prices: P
         energy_cost=prices.of_energy(seconds.expected * watts),
         cost=Interval(cost(seconds.low), cost(seconds.expected), cost(seconds.high)),
     )
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as "2.5 s", "4m 54s" or "1h 02m": two of them have to fit a column."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}m {rest:02d}s" if minutes < 60 else f"{minutes // 60}h {minutes % 60:02d}m"

@@ -28,6 +28,7 @@ _UPDATE_BYTES_PER_WEIGHT = 40  # gradient, two moments and master read and writt
 _LOADING_BYTES_PER_S, _SAVING_BYTES_PER_S = 0.5e9, 0.3e9  # a plain disk
 _SPREAD = 0.45  # relative doubt about the share of the roof
 _LENGTH_SPREAD = 0.35  # relative doubt about the mean length of completions
+_MEASURED_SPREAD, _MEASURED_LENGTH_SPREAD = 0.15, 0.2  # where a calibration measured both shortly before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,10 @@ class RecipeFacts:
     recomputes_layers: bool = False
     adapter_weights: int | None = None  # of a LoRA adapter; None: every weight is trained
     has_reference: bool = False  # logprobs of a frozen model for a KL term
+    # Of a calibration: seconds that were measured over those of the formula.
+    generation_factor: float = 1.0
+    training_factor: float = 1.0
+    is_measured: bool = False  # both factors and completion_tokens are
 
     def __post_init__(self) -> None:
         counts = (self.steps, self.problems_per_step, self.group_size, self.prompt_tokens, self.max_rows)
@@ -71,6 +76,16 @@ class RecipeFacts:
                 f"completions of {self.completion_tokens} tokens are expected, but "
                 f"{self.max_completion_tokens} are the most that is allowed"
             )
+
+    @property
+    def doubts(self) -> tuple[float, float]:
+        """Relative, about rates and about the mean length of completions."""
+        return (_MEASURED_SPREAD, _MEASURED_LENGTH_SPREAD) if self.is_measured else (_SPREAD, _LENGTH_SPREAD)
+
+    @property
+    def most_tokens_share(self) -> float:
+        """The mean length that must be reckoned with, over the expected one: no longer than the limit."""
+        return min(1 + self.doubts[1], self.max_completion_tokens / self.completion_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +124,7 @@ class Rates:
         reading = engine_steps * self.layout.weight_bytes * weights / self.roofs.read_bytes_per_s
         products = flops.hardware / (self.roofs.flops_per_s * _GENERATION_SHARE)
         seconds = max(products, reading) + engine_steps * _STEP_OVERHEAD_S
-        return flops, self._with_doubt(seconds)
+        return flops, self._with_doubt(seconds * facts.generation_factor)
 
     def evaluation(self) -> tuple[Flops, Interval]:
         """The base and the policy on dev, the base with each wording on dev, and on test the base, the best
@@ -144,16 +159,20 @@ class Rates:
                 self.config, facts.prompt_tokens, lengths, shares_prompt=facts.shares_prompt
             )
         flops = flops * problems
-        rate = self.roofs.flops_per_s * _TRAINING_SHARE
         trained = facts.adapter_weights or parameter_count(self.config)
         update = trained * _UPDATE_BYTES_PER_WEIGHT / self.roofs.read_bytes_per_s
-        return flops, self._with_doubt(flops.hardware / rate + update)
+        return flops, self._with_doubt(self.gradient_s(flops) + update)
+
+    def gradient_s(self, flops: Flops) -> float:
+        """Expected seconds of forward and backward."""
+        rate = self.roofs.flops_per_s * _TRAINING_SHARE
+        return flops.hardware / rate * self.facts.training_factor
 
     def _with_doubt(self, seconds: float) -> Interval:
         """The doubt about the rate and the doubt about lengths, which cannot exceed their limit."""
-        longest = self.facts.max_completion_tokens / self.facts.completion_tokens
-        low = seconds * (1 - _SPREAD) * (1 - _LENGTH_SPREAD)
-        return Interval(low, seconds, seconds * (1 + _SPREAD) * min(1 + _LENGTH_SPREAD, longest))
+        rate, length = self.facts.doubts
+        high = seconds * (1 + rate) * self.facts.most_tokens_share
+        return Interval(seconds * (1 - rate) * (1 - length), seconds, high)
 
 
 def work(rates: Rates) -> list[tuple[str, Flops, Interval]]:

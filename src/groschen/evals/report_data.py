@@ -100,7 +100,7 @@ def read_run(folder: Path) -> RunData:
         records=records,
         best_step=best_step,
         ledger=ledger,
-        plan=_read_plan(folder / PLAN) if found[PLAN] else None,
+        plan=read_plan(folder / PLAN) if found[PLAN] else None,
         missing=tuple(name for name, is_there in found.items() if not is_there),
     )
 
@@ -148,7 +148,8 @@ def _read_text(path: Path) -> str:
         raise BadFile(f"{path} cannot be read ({error}); restore it from a copy of the run") from error
 
 
-def _read_plan(path: Path) -> Plan:
+def read_plan(path: Path) -> Plan:
+    """The plan that was made before a run began. Raises BadFile if the file cannot be read or is none."""
     try:
         return msgspec.json.decode(_read_text(path), type=Plan)
     except msgspec.DecodeError as error:

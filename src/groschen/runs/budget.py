@@ -25,6 +25,23 @@ class Spent:
     money: float = 0.0
     currency: str = "EUR"
 
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(
+            seconds=self.seconds + other.seconds,
+            flops=self.flops + other.flops,
+            money=self.money + other.money,
+            currency=self.currency,
+        )
+
+    def times(self, factor: float) -> "Spent":
+        """As much of everything, so many times."""
+        return Spent(
+            seconds=self.seconds * factor,
+            flops=self.flops * factor,
+            money=self.money * factor,
+            currency=self.currency,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:

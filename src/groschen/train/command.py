@@ -4,11 +4,17 @@ Leaves out parsing flags (cli.py) and the recipe itself.
 """
 
 import importlib.resources
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TextIO
 
+from rich.console import Console
+
+from groschen import clock
+from groschen import plan as plans
 from groschen.commands import command
 from groschen.config import build, read_toml
 from groschen.errors import UsageError
@@ -17,34 +23,91 @@ from groschen.evals.comparison import compare
 from groschen.evals.report import write_report
 from groschen.live_words import duration, money
 from groschen.records import EvalRecord
-from groschen.runs.budget import Spent
+from groschen.runs.budget import Spent, parse_budget
 from groschen.runs.checkpoints import Checkpoints
 from groschen.runs.disk import not_written
 from groschen.runs.folder import RunPaths
 from groschen.runs.journal import read_journal
+from groschen.train import advice
+from groschen.train.advice import OFFERED, explain
 from groschen.train.alarms import RunStopped
 from groschen.train.grpo import train
 from groschen.train.opening import new_session, resumed_session
+from groschen.train.planning import plan_of
 from groschen.train.recipe import GrpoRecipe
 from groschen.train.session import Session
 from groschen.train.signals import ended_by_sigterm
+from groschen.train.sizing import choose, default_budget, know, refuse_without_a_step
 
 _RUNS = Path("runs")
 
 
-def begin(source: str, model: str | None, out: Path | None, overrides: Sequence[str], stderr: TextIO) -> Path:
-    """Train on a task or by a recipe file in a new run folder. Returns the report's path."""
-    recipe = recipe_of(source, model, overrides)
-    if out is not None:
-        return _run(new_session(recipe, out, stderr), stderr)
-    folder = _own_folder(recipe)
+def begin(
+    source: str,
+    model: str | None,
+    out: Path | None,
+    overrides: Sequence[str],
+    stderr: TextIO,
+    *,
+    calibrates: bool = True,
+) -> Path:
+    """Train on a task or by a recipe file in a new run folder. Returns the report's path.
+
+    calibrates: whether the model is tried for half a minute where no recipe says how large the run shall be.
+    """
+    started, recipe, calibration = clock.seconds(), recipe_of(source, model, overrides), None
+    if not has_recipe(source, model):
+        known = know(recipe, named_by(source, model), overrides, stderr, calibrates=calibrates)
+        sized = choose(known, parse_budget(recipe.budget or default_budget(known.device)))
+        refuse_without_a_step(sized)
+        recipe, calibration = sized.recipe, known.calibration
+        for line in explain(known, sized):
+            print(line, file=stderr, flush=True)
+    folder = out or _own_folder(recipe)
     try:
-        session = new_session(recipe, folder, stderr)
+        session = new_session(recipe, folder, stderr, calibration=calibration, started_s=started)
     finally:
-        with suppress(OSError):  # it holds the run, unless that was refused
-            folder.rmdir()
-            _RUNS.rmdir()
+        if out is None:
+            with suppress(OSError):  # it holds the run, unless that was refused
+                folder.rmdir()
+                _RUNS.rmdir()
     return _run(session, stderr)
+
+
+def show_plan(
+    source: str,
+    model: str | None,
+    overrides: Sequence[str],
+    completion_tokens: int | None = None,
+    *,
+    calibrates: bool = True,
+    json: bool = False,
+) -> None:
+    """Print the plan of a recipe; of a task without one the sizes on offer, or the one for the budget set.
+
+    completion_tokens: the mean length that the user expects.
+    """
+    recipe, console = recipe_of(source, model, overrides), Console()
+    if has_recipe(source, model):
+        planned = plan_of(recipe, completion_tokens)
+        print(plans.as_json(planned), end="") if json else console.print(plans.as_table(planned))
+        return
+    known = know(
+        recipe, named_by(source, model), overrides, sys.stderr, calibrates=calibrates,
+        completion_tokens=completion_tokens,
+    )  # fmt: skip
+    sizes = tuple(choose(known, parse_budget(b)) for b in ((recipe.budget,) if recipe.budget else OFFERED))
+    if json:
+        print(advice.as_json(known, sizes), end="")
+    elif recipe.budget:
+        refuse_without_a_step(sizes[0])
+        print("\n".join(advice.explain(known, sizes[0])))
+        console.print(plans.as_table(sizes[0].plan))
+        print(advice.command_of(known, sizes[0]))
+    else:
+        print(advice.seen(known))
+        console.print(advice.as_table(sizes))
+        print("\n".join(advice.footnotes(known, sizes)))
 
 
 def go_on(folder: Path, overrides: Sequence[str], stderr: TextIO) -> Path:
@@ -63,7 +126,7 @@ def recipe_of(source: str, model: str | None, overrides: Sequence[str]) -> GrpoR
         given = dict(read_toml(Path(source)))
         _resolve(given, Path(source).parent)
     else:
-        shipped = importlib.resources.files("groschen") / "recipes" / f"{source.partition('?')[0]}.toml"
+        shipped = _shipped(source)
         if shipped.is_file() and model in (None, "penny"):
             with importlib.resources.as_file(shipped) as path:
                 given, named = dict(read_toml(path)), shipped.name
@@ -75,6 +138,21 @@ def recipe_of(source: str, model: str | None, overrides: Sequence[str]) -> GrpoR
             f"which model shall learn {source}? Give --model: a Hugging Face folder, a hub id or a .gguf file"
         )
     return build(GrpoRecipe, given, overrides, source=named)
+
+
+def has_recipe(source: str, model: str | None) -> bool:
+    """Whether a file says how large the run is: the one that was named, or one that ships with the task."""
+    return source.endswith(".toml") or (model in (None, "penny") and _shipped(source).is_file())
+
+
+def named_by(source: str, model: str | None) -> dict[str, object]:
+    """Task and model of a run without a recipe."""
+    return {"task": source, "model": model}
+
+
+def _shipped(source: str) -> Traversable:
+    """Where the recipe of a built-in task would lie."""
+    return importlib.resources.files("groschen") / "recipes" / f"{source.partition('?')[0]}.toml"
 
 
 def _resolve(given: dict[str, object], folder: Path) -> None:

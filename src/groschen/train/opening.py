@@ -11,18 +11,19 @@ import platform
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
 import msgspec
 import torch
 
-from groschen import __version__, heap, machine
+from groschen import __version__, clock, heap, machine
 from groschen.config import digest, flatten
 from groschen.energy import open_meter
 from groschen.engine.engine import Engine, EngineConfig
 from groschen.errors import DoesNotFit
-from groschen.evals.report_data import PLAN, PRICES
+from groschen.evals.report_data import PLAN, PRICES, read_plan
 from groschen.ledger import Ledger
 from groschen.live import Facts, watch_for
 from groschen.model.atomic import new_file
@@ -46,6 +47,7 @@ from groschen.tasks.task import Task
 from groschen.text.bundle import Text
 from groschen.text.load import load_text
 from groschen.trackers import Tracked, Tracker, check_tracker, open_tracker
+from groschen.train.calibration import Calibration
 from groschen.train.curriculum import Curriculum
 from groschen.train.measuring import measured_roofs
 from groschen.train.optimizer import Optimizer
@@ -59,13 +61,25 @@ _CHECKED = 20  # problems of each split on which the verifier is tried before an
 _DECISIVE = {".safetensors", ".json", ".jinja", ".txt", ".model"}
 
 
-def new_session(recipe: GrpoRecipe, folder: Path, stderr: TextIO) -> Session:
-    """A run in a new folder. Raises the errors of everything that it opens, each with one sentence."""
+def new_session(
+    recipe: GrpoRecipe,
+    folder: Path,
+    stderr: TextIO,
+    *,
+    calibration: Calibration | None = None,
+    started_s: float | None = None,
+) -> Session:
+    """A run in a new folder. Raises the errors of everything that it opens, each with one sentence.
+
+    calibration: what the plan is made of. started_s: when the work for this run began, by the clock; None:
+    now.
+    """
+    started_s = clock.seconds() if started_s is None else started_s
     task, checkpoint = load_task(recipe.task, recipe.verdict_seconds), open_checkpoint(recipe.model)
     _refuse_late_faults(recipe, task)
     refuse_broken(check_task(task, _CHECKED))
     manifest = describe(recipe, task, checkpoint)
-    planned = _plan(recipe, task, checkpoint, manifest)
+    planned = _plan(recipe, task, checkpoint, manifest, calibration)
     run = create_run(folder, manifest, recipe)
     with ExitStack() as undo:
         undo.callback(run.close)
@@ -74,12 +88,12 @@ def new_session(recipe: GrpoRecipe, folder: Path, stderr: TextIO) -> Session:
             with new_file(folder / name) as file:
                 file.write(msgspec.json.encode(content))
         undo.pop_all()
-    return _open(run, recipe, task, checkpoint, planned.recomputes_layers, stderr)
+    return _open(run, recipe, task, checkpoint, planned, stderr, started_s)
 
 
 def resumed_session(folder: Path, overrides: Sequence[str], stderr: TextIO) -> Session:
     """The run in `folder`, at its last whole checkpoint; `overrides` may change what changes no bit."""
-    run = open_run(folder)
+    started_s, run = clock.seconds(), open_run(folder)
     with ExitStack() as undo:
         undo.callback(run.close)
         recipe = run.config(GrpoRecipe, overrides)
@@ -88,7 +102,10 @@ def resumed_session(folder: Path, overrides: Sequence[str], stderr: TextIO) -> S
         warnings = check_inputs(run.manifest, describe(recipe, task, checkpoint))
         # Planned anew for the memory that is there now: whether layers are recomputed changes no bit.
         planned = _plan(recipe, task, checkpoint, run.manifest)
-        session = _open(run, recipe, task, checkpoint, planned.recomputes_layers, stderr)
+        if (folder / PLAN).exists():
+            begun = read_plan(folder / PLAN)  # made of a calibration, perhaps
+            planned = replace(begun, recomputes_layers=planned.recomputes_layers)
+        session = _open(run, recipe, task, checkpoint, planned, stderr, started_s)
         for warning in warnings:
             session.watch.note(warning, is_alarm=True)
         session.mark_best_again()  # a kill may have come between saving and marking
@@ -107,28 +124,35 @@ def _refuse_late_faults(recipe: GrpoRecipe, task: Task) -> None:
         task.of(Split.TEST)
 
 
-def _plan(recipe: GrpoRecipe, task: Task, checkpoint: Checkpoint, manifest: Manifest) -> Plan:
+def _plan(
+    recipe: GrpoRecipe,
+    task: Task,
+    checkpoint: Checkpoint,
+    manifest: Manifest,
+    calibration: Calibration | None = None,
+) -> Plan:
     """What the run will take, for the report to compare with. Raises DoesNotFit before anything is begun."""
     config = ModelConfig.from_json(checkpoint.config)
-    found = facts(recipe, task, load_text(checkpoint.source), None)
+    found = facts(recipe, task, load_text(checkpoint.source), None, calibration=calibration)
     return plan_with(found, recipe, config, machine.best_device(), roofs_of(manifest))
 
 
 def _open(
-    run: Run, recipe: GrpoRecipe, task: Task, checkpoint: Checkpoint, recomputes: bool, stderr: TextIO
-) -> Session:
+    run: Run, recipe: GrpoRecipe, task: Task, checkpoint: Checkpoint, planned: Plan, stderr: TextIO,
+    started_s: float,
+) -> Session:  # fmt: skip
     device = machine.best_device()
     machine.prepare(device)
     if device.type == "cpu":
         heap.keep_freed_memory()
     with ExitStack() as undo:
         undo.callback(run.close)
-        ledger = Ledger(run.paths.ledger, open_meter(device))
+        ledger = Ledger(run.paths.ledger, open_meter(device), since_s=started_s)
         with ledger.span("loading"):
             text = load_text(checkpoint.source)
             text.chat_template()
             model = load_model(checkpoint, torch.bfloat16, device)
-            model.recomputes_layers = recomputes
+            model.recomputes_layers = planned.recomputes_layers
             optimizer = Optimizer(model, recipe.optimizer)
             checkpoints = run.checkpoints(keep_last=recipe.keep_last)
             found, warnings = checkpoints.latest_whole()
@@ -142,12 +166,7 @@ def _open(
         warnings += _missing_lines(run.paths.metrics, state)
         watch = watch_for(stderr)
         undo.callback(watch.finish)
-        watch.start(
-            Facts(
-                task=task.name, model=recipe.model, num_steps=recipe.num_steps, start_step=state.step,
-                run=str(run.paths.folder), budget=recipe.budget, evaluations=_evaluations(run),
-            )
-        )  # fmt: skip
+        watch.start(_known_before(run, recipe, task, state, planned))
         for warning in warnings:
             watch.note(warning, is_alarm=True)
         trackers = _trackers(run, recipe, state.step, undo)
@@ -173,6 +192,7 @@ def _open(
         watch=watch,
         trackers=trackers,
         reference=reference,
+        planned=planned,
     )
 
 
@@ -188,6 +208,20 @@ def _missing_lines(path: Path, state: TrainerState) -> tuple[str, ...]:
         "said is missing in the report unless you restore the file"
     )
     return (sentence,)
+
+
+def _known_before(run: Run, recipe: GrpoRecipe, task: Task, state: TrainerState, planned: Plan) -> Facts:
+    """What people are told at the start."""
+    return Facts(
+        task=task.name,
+        model=recipe.model,
+        num_steps=recipe.num_steps,
+        start_step=state.step,
+        run=str(run.paths.folder),
+        budget=recipe.budget,
+        planned_s=planned.total.seconds.expected,
+        evaluations=_evaluations(run),
+    )
 
 
 def _trackers(run: Run, recipe: GrpoRecipe, start_step: int, undo: ExitStack) -> list[Tracker]:

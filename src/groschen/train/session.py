@@ -19,6 +19,7 @@ from groschen.ledger import Ledger
 from groschen.live import Watch
 from groschen.model import flops
 from groschen.model.transformer import Transformer
+from groschen.plan import Plan
 from groschen.prices import Prices
 from groschen.records import EvalRecord, Group, Problem, SamplingParams, Split
 from groschen.rollout import Drawn, Journal, Sampler, draw, verify
@@ -37,9 +38,8 @@ from groschen.train.batch import Groups
 from groschen.train.curriculum import Curriculum
 from groschen.train.optimizer import Optimizer
 from groschen.train.recipe import GrpoRecipe
+from groschen.train.remaining import Counts, Remaining, spent_on
 from groschen.train.state import TrainerState, read_state, write_state
-
-_LAST_MEASUREMENT = 1.5  # times what measuring the base took: completions grow longer
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,6 +63,7 @@ class Session:
     budget: Budget | None
     watch: Watch
     trackers: Sequence[Tracker]
+    planned: Plan  # of all that the run takes
     reference: Transformer | None = None
 
     # -- sampling
@@ -193,7 +194,12 @@ class Session:
     def log_step(self, metrics: Mapping[str, float]) -> None:
         """One line of metrics.jsonl, one row of the live table, and what an alarm remembers."""
         spent = self.spent()
-        costs = {"cost/total": spent.money, "cost/currency": spent.currency, "time/total_s": spent.seconds}
+        costs = {
+            "cost/total": spent.money,
+            "cost/currency": spent.currency,
+            "time/total_s": spent.seconds,
+            "time/left_s": self.left_s(),
+        }
         line = {"kind": "step", "step": self.state.step, **metrics, **costs}
         self._append(line)
         self.watch.step(line)
@@ -228,32 +234,52 @@ class Session:
 
     def spent(self) -> Spent:
         """What all attempts of this run have taken so far."""
-        lines = self.ledger.lines
-        seconds = sum(line.wall_s + line.gap_wall_s for line in lines)
-        joules = sum((line.joules or 0.0) + (line.gap_joules or 0.0) for line in lines)
-        return Spent(
-            seconds=seconds,
-            flops=sum(line.flops for line in lines),
-            money=self.prices.of_machine(seconds) + self.prices.of_energy(joules),
-            currency=self.prices.currency,
-        )
+        return spent_on(self.ledger.lines, self.prices)
 
     def is_budget_used(self) -> bool:
-        """Whether the budget is reached once the last measurement, which is still to come, is paid."""
+        """Whether another step would leave too little of the budget for what has to follow: the last
+        measurements on dev and test, and the report.
+        """
         if self.budget is None:
             return False
-        base = [line for line in self.ledger.lines if line.phase == "evaluation" and line.step == 0]
-        spent, share = self.spent(), _LAST_MEASUREMENT
-        reserve = Spent(
-            seconds=share * sum(line.wall_s for line in base),
-            flops=share * sum(line.flops for line in base),
-            money=share * self.prices.of_machine(sum(line.wall_s for line in base)),
-            currency=spent.currency,
-        )
-        used = self.budget.share(spent) + self.budget.share(reserve) >= 1.0
+        left = self.remaining()
+        used = self.budget.share(self.spent() + left.next_step() + left.dev() + left.end()) > 1.0
         if used:
-            self.note(f"the budget of {self.budget} is used: training ends after step {self.state.step}")
+            self.note(
+                f"the budget of {self.budget} has no room for another step and the last measurement: "
+                f"training ends after step {self.state.step}"
+            )
         return used
+
+    def remaining(self) -> Remaining:
+        """What is still to be paid, by what was paid so far."""
+        recipe, evaluation, task = self.recipe, self.recipe.evaluation, self.task
+
+        def count(split: Split, wanted: int) -> int:
+            return min(wanted, len(task.problems[split]))
+
+        dev = count(Split.DEV, evaluation.dev_problems) * evaluation.dev_samples
+        test = count(Split.TEST, evaluation.test_problems) * evaluation.test_samples
+        tries = len(task.instructions) + 1 if task.instructions else 0
+        wordings = tries * count(Split.DEV, evaluation.prompt_problems)
+        tested = 2 if self.run.paths.evaluation("base-best-prompt-test").exists() else 1
+        counts = Counts(
+            step=count(Split.TRAIN, recipe.sampling.problems_per_step) * recipe.sampling.group_size,
+            dev=dev,
+            test=test,
+            base=dev + wordings + tested * test,
+        )
+        return Remaining(self.ledger.lines, self.state.step, counts, self.planned, self.prices)
+
+    def left_s(self) -> float:
+        """Seconds to the end of the run, if all goes on as it goes now; no more than the budget has."""
+        recipe, step, left = self.recipe, self.state.step, self.remaining()
+        num_steps = recipe.num_steps - step
+        measured = -(-recipe.num_steps // recipe.evaluation.every) - step // recipe.evaluation.every
+        seconds = num_steps * left.mean_step_s() + measured * left.dev().seconds + left.end().seconds
+        if self.budget is not None and self.budget.kind == "time":
+            seconds = min(seconds, max(0.0, self.budget.amount - self.spent().seconds))
+        return seconds
 
     # -- steps and checkpoints
 

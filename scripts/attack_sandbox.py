@@ -61,6 +61,7 @@ class Result:
     attack: str
     outcome: str  # held, open as said, out, false pass, hang, left behind
     evidence: str
+    peak_mib: int  # memory that the program held, the kernel's part included; 0: not measured
     seconds: float
 
 
@@ -147,13 +148,13 @@ def _graded_by(wall: Wall) -> Iterator[None]:
 def _attack(attack: Attack, wall: Wall, user: str, scene: Scene) -> Result:
     """Run one attack and look at everything that it must not change."""
     before, started = scene.look(), time.monotonic()
-    allowed = LIMITS.seconds + _PATIENCE
+    allowed, peak_bytes = LIMITS.seconds + _PATIENCE, 0
     if attack.kind == "lives on":
         evidence, outcome = _outlive(attack, wall), "left behind"
     elif attack.kind == "verdict":
         evidence, outcome = _judge(attack), "false pass"
     else:
-        evidence, outcome = _run(attack, wall, scene), "out"
+        (evidence, peak_bytes), outcome = _run(attack, wall, scene), "out"
     seconds = time.monotonic() - started
     evidence = evidence or _touched(scene, before)
     if evidence is None and seconds > allowed:
@@ -172,20 +173,22 @@ def _attack(attack: Attack, wall: Wall, user: str, scene: Scene) -> Result:
         attack=attack.name,
         outcome=outcome,
         evidence=evidence or "",
+        peak_mib=peak_bytes >> 20,
         seconds=round(seconds, 3),
     )
 
 
-def _run(attack: Attack, wall: Wall, scene: Scene) -> str | None:
-    """What the program says that it got, or the memory that it took."""
+def _run(attack: Attack, wall: Wall, scene: Scene) -> tuple[str | None, int]:
+    """What the program says that it got, or the memory that it took beyond its limit; and its most memory."""
     given = json.dumps(scene.given()).encode()
     with Memory() as memory:
         outcome = Sandbox(wall).run(PRELUDE + attack.code, given, LIMITS)
-    if b"GOT" in outcome.stdout or scene.secret.encode() in outcome.stdout + outcome.stderr:
-        return outcome.stdout.decode("utf-8", "replace").strip()[:200]
+    evidence = None
     if memory.peak_bytes > _MOST_MEMORY:
-        return f"{memory.peak_bytes >> 20} MiB with a limit of {LIMITS.memory_bytes >> 20} MiB"
-    return None
+        evidence = f"{memory.peak_bytes >> 20} MiB with a limit of {LIMITS.memory_bytes >> 20} MiB"
+    if b"GOT" in outcome.stdout or scene.secret.encode() in outcome.stdout + outcome.stderr:
+        evidence = outcome.stdout.decode("utf-8", "replace").strip()[:200]
+    return evidence, memory.peak_bytes
 
 
 def _judge(attack: Attack) -> str | None:
@@ -289,6 +292,8 @@ def _table(results: Sequence[Result], skipped: dict[str, str]) -> str:
         lines.append(
             f"{wall:20} {user:9} {len(mine):8} " + " ".join(f"{counts[name]:12}" for name in outcomes)
         )
+        mine.sort(key=lambda result: result.peak_mib)
+        lines.append(f"  most memory: {mine[-1].peak_mib} MiB by {mine[-1].attack!r}")
     lines += [f"left out: {name}: {why}" for name, why in skipped.items()]
     for result in results:
         if result.outcome != "held":

@@ -7,7 +7,10 @@ import torch
 from rich.console import Console
 
 from groschen import doctor, machine
+from groschen.errors import Unsupported
 from groschen.model.exactness import Check, ExactnessReport
+from groschen.tasks.sandbox import Sandbox
+from groschen.tasks.walls import Sandlock
 
 
 def report(attention_differing: int) -> ExactnessReport:
@@ -59,6 +62,29 @@ def test_the_keys_that_scripts_rely_on_are_there(examine) -> None:
     for roof in ("bf16_gflops", "read_gbps"):
         low, high = found["roofs"][f"{roof}_range"]
         assert 0 < low <= found["roofs"][roof] <= high
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_the_wall_that_holds_code_is_named_with_what_it_leaves_open(examine, monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "find_sandbox", lambda: Sandbox(Sandlock()))
+    found = examine({"cpu": report(0)})
+    said = json.loads(doctor.as_json(found))["sandbox"]
+    assert said == {"wall": "sandlock", "leaves_open": list(Sandlock().leaves_open()), "why_none": None}
+    assert "holds by sandlock; but it can ask of any path whether it exists" in " ".join(
+        as_text(found).split()
+    )
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_without_a_wall_the_reasons_are_named(examine, monkeypatch) -> None:
+    def refuse() -> None:
+        raise Unsupported("no wall holds: there is no program bwrap")
+
+    monkeypatch.setattr(doctor, "find_sandbox", refuse)
+    found = examine({"cpu": report(0)})
+    said = json.loads(doctor.as_json(found))["sandbox"]
+    assert said == {"wall": None, "leaves_open": [], "why_none": "no wall holds: there is no program bwrap"}
+    assert "none: no wall holds: there is no program bwrap" in " ".join(as_text(found).split())
 
 
 @pytest.mark.usefixtures("no_gpu")

@@ -1,4 +1,5 @@
-"""What `groschen doctor` finds: the machine, its measured roofs, and whether it computes exactly.
+"""What `groschen doctor` finds: the machine, its measured roofs, whether it computes exactly, and what holds
+code that a model wrote.
 
 Leaves out how each is found (machine.py, roofs.py, model/exactness.py). docs/json.md describes the JSON.
 """
@@ -11,8 +12,10 @@ import torch
 from rich.table import Table
 
 from groschen import __version__, machine, roofs
+from groschen.errors import Unsupported
 from groschen.model.exactness import Check, probe
 from groschen.model.operations import kit_for
+from groschen.tasks.sandbox import find_sandbox
 
 # The product that is measured: as many rows as a batch of 256 completions, the widths of a 0.5B model's MLP.
 _ROWS, _WIDTH_IN, _WIDTH_OUT = 256, 896, 4864
@@ -42,6 +45,15 @@ class Exactness:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Protection:
+    """The wall that code of a model runs behind, and what it can still do there; no wall: it is refused."""
+
+    wall: str | None
+    leaves_open: tuple[str, ...]
+    why_none: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
     """Everything that was found, in the shape of the JSON."""
 
@@ -55,6 +67,7 @@ class Examination:
     total_memory_bytes: int
     roofs: MeasuredRoofs
     exactness: tuple[Exactness, ...]
+    sandbox: Protection
     system: str
     cpu: machine.Cpu
     caches: machine.Caches
@@ -78,6 +91,7 @@ def examine() -> Examination:
         total_memory_bytes=found.total_memory_bytes,
         roofs=_measure(),
         exactness=answers,
+        sandbox=_protection(),
         system=found.system,
         cpu=found.cpu,
         caches=found.caches,
@@ -111,6 +125,14 @@ def _probe(device: str) -> Exactness:
         product=report.product,
         checks=report.checks,
     )
+
+
+def _protection() -> Protection:
+    try:
+        wall = find_sandbox().wall
+    except Unsupported as unsupported:
+        return Protection(wall=None, leaves_open=(), why_none=str(unsupported))
+    return Protection(wall=wall.name, leaves_open=wall.leaves_open(), why_none=None)
 
 
 def _measure() -> MeasuredRoofs:
@@ -152,6 +174,7 @@ def _rows(found: Examination) -> list[tuple[str, str]]:
         rows.append((f"cuda:{device.index}", facts))
     if not found.cuda_devices:
         rows.append(("cuda", "no device that torch can use"))
+    rows.append(("code sandbox", _sandbox(found.sandbox)))
     software = f"groschen {found.groschen}, torch {found.torch}, Python {found.python}, {found.system}"
     return [*rows, ("software", software)]
 
@@ -167,6 +190,12 @@ def _verdict(answer: Exactness) -> str:
         if check.num_differing
     ]
     return f"no: {', '.join(differing)} ({ways})"
+
+
+def _sandbox(protection: Protection) -> str:
+    if protection.wall is None:
+        return f"none: {protection.why_none}"
+    return "; ".join((f"holds by {protection.wall}", *(f"but {words}" for words in protection.leaves_open)))
 
 
 def _span(ends: tuple[float, float]) -> str:

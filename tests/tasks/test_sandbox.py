@@ -75,6 +75,14 @@ def test_without_a_wall_that_holds_code_is_refused() -> None:
         first_that_holds([])
 
 
+def test_a_probe_leaves_no_files_where_a_wall_does_not_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert hole(Sandbox(NoWall())) is not None
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_probe_that_did_not_run_proves_nothing() -> None:
     assert "did not run" in str(hole(Sandbox(Silent())))
 

@@ -211,7 +211,7 @@ class Piped:
 
 
 class Sandlock:
-    """Landlock and a supervised filter of system calls. Needs no namespaces, but Linux 6.7."""
+    """Landlock and a supervised filter of system calls. Needs no namespaces, but Linux 6.12 (Landlock 6)."""
 
     name = "sandlock"
 

@@ -1,5 +1,6 @@
 """A model goes out as a folder or a GGUF file and is the same model when it comes back."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,19 @@ from groschen import cli
 from groschen.engine.open import open_engine
 from groschen.model.checkpoint import open_checkpoint
 from groschen.records import Request, SamplingParams
+from groschen.text.load import load_text
+
+
+def gpt2_like(folder: Path) -> Path:
+    """A model whose tokenizer GGUF has a name for."""
+    model_folder(folder)
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["pre_tokenizer"]["use_regex"] = True
+    path.write_text(json.dumps(content))
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "eos_token": "<end>"}))
+    return folder
 
 
 def test_an_exported_folder_has_the_same_bits_and_loads_in_transformers(tmp_path: Path) -> None:
@@ -53,3 +67,28 @@ def test_a_real_file_survives_the_way_to_a_folder_and_back(real_gguf: Path, tmp_
     assert all(
         torch.equal(first.read(name), last.read(name).bfloat16()) for name in list(first.names())[::20]
     )
+
+
+def templates_of(folder: Path, **named: str) -> Path:
+    """The model folder with these templates instead of its own."""
+    (folder / "chat_template.jinja").unlink()
+    path = folder / "tokenizer_config.json"
+    entries = [{"name": name, "template": text} for name, text in named.items()]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": entries}))
+    return folder
+
+
+def test_every_chat_template_goes_into_a_gguf_file(tmp_path: Path) -> None:
+    source = templates_of(gpt2_like(tmp_path / "model"), default="D", tool_use="T")
+    assert cli.run(["export", str(source), str(tmp_path / "m.gguf"), "--format", "gguf"]) == 0
+    template = load_text(tmp_path / "m.gguf").chat_template()
+    assert template.sources == {"default": "D", "tool_use": "T"}
+
+
+def test_chat_templates_without_a_default_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = templates_of(gpt2_like(tmp_path / "model"), rag="R", tool_use="T")
+    assert cli.run(["export", str(source), str(tmp_path / "m.gguf"), "--format", "gguf"]) == 1
+    assert "named rag, tool_use, but none named default" in capsys.readouterr().err
+    assert not (tmp_path / "m.gguf").exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from groschen.errors import Unsupported
 from groschen.model.checkpoint import Checkpoint, open_checkpoint
 from groschen.model.config import ModelConfig
 from groschen.model.folder_writer import write_folder
@@ -49,5 +50,11 @@ def _tokenizer_fields(source: Path, text: Text, vocab_size: int) -> dict[str, Me
         return tokenizer_fields(read_gguf(source).fields)
     settings = json.loads(text.files()["tokenizer_config.json"])
     if text.template is not None:
-        settings["chat_template"] = text.template.sources["default"]
+        sources = text.template.sources
+        if "default" not in sources:
+            raise Unsupported(
+                f"{source} has chat templates named {', '.join(sorted(sources))}, but none named default, "
+                "which is the one that llama.cpp takes; name one of them default"
+            )
+        settings["chat_template"] = [{"name": name, "template": item} for name, item in sources.items()]
     return tokenizer_metadata(json.loads(text.tokenizer.backend.to_str()), settings, vocab_size)

@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from groschen.model.gguf_blocks import dequantise, quantise_q8_0
 from groschen.model.gguf_format import TENSOR_TYPES, TensorType
 
-_SCALES_AT = {"Q4_0": (0,), "Q5_0": (0,), "Q8_0": (0,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+_SCALES_AT = {
+    "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,), "IQ4_NL": (0,), "Q4_K": (0, 2),
+    "Q5_K": (0, 2), "Q6_K": (208,),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", TENSOR_TYPES.values(), ids=lambda kind: kind.name)
@@ -22,6 +25,16 @@ def test_random_blocks_become_the_same_bits_as_with_the_gguf_package(kind: Tenso
     ours = dequantise(blocks.reshape(-1), kind)
     theirs = gguf.dequantize(blocks, gguf.GGMLQuantizationType[kind.name]).reshape(-1)
     assert np.array_equal(ours.view(np.uint32), theirs.view(np.uint32))
+
+
+@pytest.mark.parametrize(("name", "steps"), [("Q4_1", 15), ("Q5_1", 31)])
+def test_what_the_gguf_package_wrote_comes_back_within_half_a_step(name: str, steps: int) -> None:
+    numbers = np.random.default_rng(5).standard_normal((100, 96)).astype(np.float32)
+    stored = gguf.quantize(numbers, gguf.GGMLQuantizationType[name])
+    back = dequantise(stored.reshape(-1), TENSOR_TYPES[name]).reshape(100, 3, 32)
+    rows = numbers.reshape(100, 3, 32)
+    step = (rows.max(-1, keepdims=True) - rows.min(-1, keepdims=True)) / steps
+    assert (np.abs(back - rows) <= step * 0.6 + 2e-3).all()
 
 
 def test_q8_0_blocks_are_the_bytes_of_the_gguf_package() -> None:

@@ -342,3 +342,27 @@ def test_every_tensor_of_the_real_file_equals_the_gguf_packages(real_gguf: Path)
             found = checkpoint.read_rows(name, start, stop).numpy()
             assert np.array_equal(found.view(np.uint32), theirs.reshape(found.shape).view(np.uint32)), name
     assert math.prod(checkpoint.names()["lm_head.weight"]) == 151_936 * 896
+
+
+def test_a_number_for_each_layer_is_read_where_all_are_equal(tmp_path: Path) -> None:
+    export(tmp_path / "m.gguf", "qwen3")
+    fields = read_gguf(tmp_path / "m.gguf").fields
+    tensors = stored_again(tmp_path / "m.gguf")
+    for counts, is_read in (([2, 2], True), ([2, 1], False), ([], False)):
+        path = tmp_path / f"{len(counts)}{is_read}.gguf"
+        key = "qwen3.attention.head_count_kv"
+        write_container(path, {**fields, key: array(ValueKind.UINT32, counts)}, tensors)
+        if is_read:
+            assert GgufCheckpoint(path).config["num_key_value_heads"] == 2
+        else:
+            with pytest.raises(Unsupported, match="differs from layer to layer"):
+                GgufCheckpoint(path)
+
+
+def stored_again(path: Path) -> list[StoredTensor]:
+    """The tensors of a file, to be written again as they are."""
+    file = read_gguf(path)
+    return [
+        StoredTensor(info.name, info.shape, info.kind, lambda info=info: [file.read_bytes(info)])
+        for info in file.tensors.values()
+    ]

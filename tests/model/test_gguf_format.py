@@ -171,8 +171,8 @@ def test_tensors_that_overlap_are_named(path: Path) -> None:
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.gguf", tmp_path):
-        with pytest.raises(BadFile, match="cannot be read"):
+    for path, reason in ((tmp_path / "none.gguf", "is missing"), (tmp_path, "is a folder")):
+        with pytest.raises(BadFile, match=reason):
             read_gguf(path)
 
 

@@ -242,3 +242,29 @@ def test_broken_metadata_is_one_clear_sentence(
 ) -> None:
     with pytest.raises(error, match=sentence):
         tokenizer_from_gguf(byte_level_metadata(**changes))
+
+
+@pytest.mark.parametrize("name", ["padding", "unknown"])
+@pytest.mark.parametrize("value", [-1, 260, 259, 2**32 - 1])
+def test_an_id_that_nothing_needs_may_lie_outside_of_the_vocabulary(name: str, value: int) -> None:
+    metadata = byte_level_metadata(**{f"{name}_token_id": value})
+    text = load_text(metadata)
+    assert text.tokenizer.encode("in") == [256]
+    assert text.tokenizer.pad_id == 257  # the first that ends a completion
+    assert "pad_token" not in text.named_tokens
+
+
+def test_two_tokens_of_one_text_are_refused() -> None:
+    metadata = byte_level_metadata()
+    tokens = list(metadata["tokenizer.ggml.tokens"])  # type: ignore[call-overload]
+    tokens[258] = tokens[256]
+    with pytest.raises(BadFile, match="tokens 256 and 258 have one text, 'in'"):
+        load_text({**metadata, "tokenizer.ggml.tokens": tokens})
+
+
+@pytest.mark.timeout(10)
+def test_tokens_of_a_hundred_thousand_letters_are_refused_before_they_are_cut() -> None:
+    metadata = byte_level_metadata()
+    tokens = [*list(metadata["tokenizer.ggml.tokens"])[:258], "a" * 100_000, "<new>"]  # type: ignore[call-overload]
+    with pytest.raises(BadFile, match="many thousand letters"):
+        load_text({**metadata, "tokenizer.ggml.tokens": tokens})

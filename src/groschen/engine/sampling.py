@@ -24,7 +24,7 @@ from groschen.model.shapes import Categorical
 from groschen.records import Alternatives, SamplingParams
 
 MAX_TOP_LOGPROBS = 20  # as in the OpenAI API
-_LEAST_TEMPERATURE = 1e-4  # below, nothing but the greatest logit has a chance: that is temperature 0
+LEAST_TEMPERATURE = 1e-4  # below, nothing but the greatest logit has a chance: that is temperature 0
 _WIDTHS = (64, 1024)  # windows in which alternatives are looked for
 
 
@@ -62,7 +62,7 @@ def check(params: SamplingParams, vocab_size: int) -> None:
         _check_whole("max_tokens", params.max_tokens, 1, None)
     if params.temperature != 0:
         advice = "0 takes the most probable token"
-        _check_number("temperature", params.temperature, _LEAST_TEMPERATURE, 100, f", or 0; {advice}")
+        _check_number("temperature", params.temperature, LEAST_TEMPERATURE, 100, f", or 0; {advice}")
     _check_whole("top_k", params.top_k, 0, None, "; 0 keeps all tokens")
     _check_number("top_p", params.top_p, 0, 1, "; 1 keeps all tokens")
     if params.top_p == 0:

@@ -15,6 +15,10 @@ from groschen.model.gguf_format import TensorType
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
+# What the sixteen codes of IQ4_NL stand for: closer together where weights are (ggml's kvalues_iq4nl).
+_IQ4_VALUES = np.array(
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], dtype=np.float32
+)
 _BYTES_AT_ONCE = 1 << 18  # keeps the temporaries of a step in the second-level cache
 
 
@@ -82,10 +86,29 @@ def _q4_0(blocks: Bytes, out: Floats) -> None:
     np.multiply(_scale(blocks, 0), codes, out=out)
 
 
+def _q4_1(blocks: Bytes, out: Floats) -> None:
+    np.multiply(_scale(blocks, 0), _nibbles(blocks[:, 4:]).reshape(-1, 32), out=out)
+    np.add(out, _scale(blocks, 2), out=out)
+
+
+def _five_bits(fifth: Bytes, packed: Bytes) -> Bytes:
+    """[blocks, 32] codes: the low four bits of each packed in pairs, the fifth ones beside them."""
+    fifth_bits = np.unpackbits(fifth, axis=1, bitorder="little") << np.uint8(4)
+    return _nibbles(packed).reshape(-1, 32) | fifth_bits
+
+
 def _q5_0(blocks: Bytes, out: Floats) -> None:
-    fifth_bits = np.unpackbits(blocks[:, 2:6], axis=1, bitorder="little") << np.uint8(4)
-    codes = (_nibbles(blocks[:, 6:]).reshape(-1, 32) | fifth_bits).view(np.int8) - np.int8(16)
+    codes = _five_bits(blocks[:, 2:6], blocks[:, 6:]).view(np.int8) - np.int8(16)
     np.multiply(_scale(blocks, 0), codes, out=out)
+
+
+def _q5_1(blocks: Bytes, out: Floats) -> None:
+    np.multiply(_scale(blocks, 0), _five_bits(blocks[:, 4:8], blocks[:, 8:]), out=out)
+    np.add(out, _scale(blocks, 2), out=out)
+
+
+def _iq4_nl(blocks: Bytes, out: Floats) -> None:
+    np.multiply(_scale(blocks, 0), _IQ4_VALUES[_nibbles(blocks[:, 2:]).reshape(-1, 32)], out=out)
 
 
 def _q8_0(blocks: Bytes, out: Floats) -> None:
@@ -143,9 +166,12 @@ _DECODERS: dict[str, Callable[[Bytes, Floats], None]] = {
     "F16": _f16,
     "BF16": _bf16,
     "Q4_0": _q4_0,
+    "Q4_1": _q4_1,
     "Q5_0": _q5_0,
+    "Q5_1": _q5_1,
     "Q8_0": _q8_0,
     "Q4_K": _q4_k,
     "Q5_K": _q5_k,
     "Q6_K": _q6_k,
+    "IQ4_NL": _iq4_nl,
 }

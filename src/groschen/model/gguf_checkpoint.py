@@ -82,7 +82,7 @@ class GgufCheckpoint:
             name = hugging_face_name(info.name, self._architecture)
             if name is None:
                 raise Unsupported(
-                    f"the tensor '{info.name}' of {self.source} is not known for the architecture "
+                    f"the tensor '{info.name[:100]}' of {self.source} is not known for the architecture "
                     f"'{self._architecture.name}'; the model computes something that is not built here"
                 )
             infos[name] = info

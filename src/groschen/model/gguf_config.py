@@ -17,6 +17,7 @@ from groschen.model.config import check_depth
 from groschen.model.gguf_format import GgufFile
 from groschen.model.gguf_names import ARCHITECTURES, Architecture
 from groschen.model.gguf_rope import llama3_scaling
+from groschen.model.values import shown
 
 Value = TypeVar("Value", int, float, str, bool)
 
@@ -140,12 +141,17 @@ def _get(
         raise BadFile(
             f"{file.path} has no '{architecture.name}.{key}', which the model needs; get another file"
         )
-    if isinstance(value, list):
-        raise Unsupported(
-            f"'{architecture.name}.{key}' of {file.path} differs from layer to layer, which is not honoured"
-        )
+    if isinstance(value, list):  # one for each layer
+        if not value or any(item != value[0] for item in value):
+            raise Unsupported(
+                f"'{architecture.name}.{key}' of {file.path} differs from layer to layer, which is not "
+                "honoured"
+            )
+        value = value[0]
     if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
-        raise BadFile(f"'{architecture.name}.{key}' of {file.path} is {value!r}, expected a {kind.__name__}")
+        raise BadFile(
+            f"'{architecture.name}.{key}' of {file.path} is {shown(value)}, expected a {kind.__name__}"
+        )
     return value
 
 
@@ -158,14 +164,19 @@ def _refuse_unknown_keys(file: GgufFile, architecture: Architecture) -> None:
     used = _USED_KEYS | (_GEMMA_KEYS if architecture.name in SLIDING_PERIOD else set())
     for full_key, value in file.metadata.items():
         prefix, _, key = full_key.partition(".")
-        if prefix == architecture.name and key not in used and value not in _NEUTRAL_VALUES.get(key, ()):
+        if prefix == architecture.name and key not in used and not _is_neutral(key, value):
             raise Unsupported(
-                f"'{full_key}' of {file.path} is {value!r}, which is not honoured; use another model"
+                f"'{full_key[:100]}' of {file.path} is {shown(value)}, which is not honoured; use "
+                "another model"
             )
     if file.metadata.get("split.count", 1) not in (0, 1):
         raise Unsupported(
             f"{file.path} is one part of a split GGUF file; join the parts with llama-gguf-split --merge"
         )
+
+
+def _is_neutral(key: str, value: object) -> bool:
+    return any(type(value) is type(neutral) and value == neutral for neutral in _NEUTRAL_VALUES.get(key, ()))
 
 
 def _head_dim(file: GgufFile, architecture: Architecture, config: Mapping[str, Any]) -> int:

@@ -19,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groschen.errors import BadFile, Unsupported
+from groschen.files import open_regular
 
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
 ROOT_ALIGNMENT_KEY = "general.alignment"
 _MAX_DIMENSIONS = 4
+_MOST_ITEMS = 1 << 22  # of an array: a vocabulary with its merges has some hundred thousand
 _SMALLEST_FIELD = 8 + 1 + 4 + 1  # bytes: key length, one character of key, kind, a one-byte value
 _SMALLEST_TENSOR_INFO = 8 + 1 + 4 + 8 + 4 + 8  # bytes: name length, name, rank, one dimension, type, offset
 
@@ -88,18 +90,21 @@ TENSOR_TYPES: dict[str, TensorType] = {
         TensorType(0, "F32", 1, 4),
         TensorType(1, "F16", 1, 2),
         TensorType(2, "Q4_0", 32, 18),
+        TensorType(3, "Q4_1", 32, 20),
         TensorType(6, "Q5_0", 32, 22),
+        TensorType(7, "Q5_1", 32, 24),
         TensorType(8, "Q8_0", 32, 34),
         TensorType(12, "Q4_K", 256, 144),
         TensorType(13, "Q5_K", 256, 176),
         TensorType(14, "Q6_K", 256, 210),
+        TensorType(20, "IQ4_NL", 32, 18),
         TensorType(30, "BF16", 1, 2),
     )
 }
 _TYPE_BY_NUMBER = {kind.number: kind for kind in TENSOR_TYPES.values()}
 _NAMES_OF_TYPES_NOT_READ = {
-    3: "Q4_1", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS",
-    18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16",
+    9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS",
+    18: "IQ3_XXS", 19: "IQ1_S", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16",
     26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4",
 }  # fmt: skip
 
@@ -157,13 +162,8 @@ def read_gguf(path: Path) -> GgufFile:
     Raises BadFile if the file is missing, truncated, corrupt or has another byte order, Unsupported if a
     tensor has a storage type that `gguf_blocks.py` does not read.
     """
-    try:
-        with path.open("rb") as file:
-            return _Reader(path, file, os.fstat(file.fileno()).st_size).read()
-    except OSError as error:
-        raise BadFile(
-            f"{path} cannot be read ({error.strerror or error}); check the path and its permissions"
-        ) from error
+    with open_regular(path, "check the path") as file:
+        return _Reader(path, file, os.fstat(file.fileno()).st_size).read()
 
 
 class _Reader:
@@ -204,13 +204,20 @@ class _Reader:
         return version
 
     def corrupt(self, what: str) -> BadFile:
-        return BadFile(f"{self.path} is corrupt: {what} (near byte {self.position:,}); get the file again")
+        return BadFile(
+            f"{self.path} is corrupt: {what[:300]} (near byte {self.position:,}); get the file again"
+        )
 
     def take(self, num_bytes: int, what: str) -> bytes:
-        data = self.file.read(num_bytes) if num_bytes <= self.size - self.position else b""
+        try:
+            data = self.file.read(num_bytes) if num_bytes <= self.size - self.position else b""
+        except OSError as error:
+            raise BadFile(
+                f"{self.path} cannot be read ({error.strerror or error}); check the disk"
+            ) from error
         if len(data) != num_bytes:
             raise BadFile(
-                f"{self.path} is truncated or corrupt: {what} needs {num_bytes:,} bytes at byte "
+                f"{self.path} is truncated or corrupt: {what[:200]} needs {num_bytes:,} bytes at byte "
                 f"{self.position:,}, but the file has {self.size:,}; get the file again"
             )
         self.position += num_bytes
@@ -230,6 +237,8 @@ class _Reader:
         count = self.number(layout, f"the number of {what}")
         if count * smallest > self.size - self.position:
             raise self.corrupt(f"it announces {count:,} {what}, more than {self.size:,} bytes can hold")
+        if count > _MOST_ITEMS:
+            raise self.corrupt(f"it has {count:,} {what}, expected at most {_MOST_ITEMS:,}")
         return count
 
     def _kind(self, key: str) -> ValueKind:
@@ -245,7 +254,7 @@ class _Reader:
         item_kind = self._kind(key)
         if item_kind is ValueKind.ARRAY:
             raise Unsupported(
-                f"the metadata key '{key}' of {self.path} holds arrays of arrays, which are not read"
+                f"the metadata key '{key[:100]}' of {self.path} holds arrays of arrays, which are not read"
             )
         smallest = 8 if item_kind is ValueKind.STRING else np.dtype(NUMBER_FORMATS[item_kind]).itemsize
         count = self._count("<Q", smallest, f"items of '{key}'")
@@ -279,7 +288,7 @@ class _Reader:
         if type_number not in _TYPE_BY_NUMBER:
             found = _NAMES_OF_TYPES_NOT_READ.get(type_number, f"type {type_number}")
             raise Unsupported(
-                f"tensor '{name}' of {self.path} is stored as {found}, which is not read; "
+                f"tensor '{name[:100]}' of {self.path} is stored as {found}, which is not read; "
                 f"use a file with {', '.join(TENSOR_TYPES)} only"
             )
         kind = _TYPE_BY_NUMBER[type_number]
@@ -304,7 +313,7 @@ class _Reader:
             end_of_last = start + info.num_bytes
             if end_of_last > self.size:
                 raise BadFile(
-                    f"{self.path} is truncated or corrupt: tensor '{info.name}' ends at byte "
+                    f"{self.path} is truncated or corrupt: tensor '{info.name[:100]}' ends at byte "
                     f"{end_of_last:,}, but the file has {self.size:,}; get the file again"
                 )
             placed[info.name] = TensorInfo(info.name, info.shape, info.kind, start, info.num_bytes)

@@ -95,7 +95,8 @@ def hugging_face_name(name: str, architecture: Architecture) -> str | None:
         return f"{_OUTER_NAMES[stem]}.weight"
     prefix, _, inner = stem.rpartition(".")
     block = prefix.removeprefix("blk.")
-    if not prefix.startswith("blk.") or not block.isdecimal() or inner not in architecture.block_names:
+    is_number = block.isascii() and block.isdecimal() and len(block) <= 4
+    if not prefix.startswith("blk.") or not is_number or inner not in architecture.block_names:
         return None
     if part == "weight" or (part == "bias" and inner in architecture.biases):
         return f"model.layers.{int(block)}.{architecture.block_names[inner]}.{part}"

@@ -20,8 +20,8 @@ from groschen import __version__, machine
 from groschen.engine.engine import EngineConfig
 from groschen.engine.memory import CACHE_SHARE
 from groschen.engine.open import Opened, open_engine
-from groschen.engine.sampling import check
-from groschen.errors import BadFile, BadRequest, DoesNotFit, GroschenError, Unsupported, UsageError
+from groschen.engine.sampling import LEAST_TEMPERATURE, check
+from groschen.errors import BadFile, DoesNotFit, GroschenError, Unsupported, UsageError
 from groschen.model.checkpoint import load_weights, open_checkpoint
 from groschen.model.config import ModelConfig
 from groschen.model.kvcache import KEYS_PER_BLOCK
@@ -252,16 +252,38 @@ def _named_ids(tokenizer: Tokenizer) -> dict[str, int]:
     return {token.content: i for i, token in added.items() if token.content.strip()}
 
 
+_DRAWING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
 def _defaults(generation: Mapping[str, object], vocab_size: int) -> SamplingParams:
-    """What a generation_config.json says of drawing, as far as it is of use. Raises BadFile if it is bad."""
-    known: dict[str, Any] = {}  # numbers; `check` says whether of the right kind
-    for name in ("temperature", "top_p", "min_p", "repetition_penalty", "top_k"):
-        value = generation.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            known[name] = value
-    try:
-        params = replace(SamplingParams(), **known)
-        check(params, vocab_size)
-    except BadRequest as error:
-        raise BadFile(f"generation_config.json of the model is not usable: {error}; correct it") from error
+    """What a generation_config.json says of drawing, as far as it is of use.
+
+    Published files have values that other engines take as what they come to: those are taken so, and said
+    once. What is no number is left out.
+    """
+    said = {
+        name: value
+        for name in _DRAWING
+        if isinstance(value := generation.get(name), int | float) and not isinstance(value, bool)
+    }
+    taken: dict[str, Any] = {name: _clamped(name, value) for name, value in said.items()}
+    if said.get("top_p", 1) <= 0:  # nothing but the most probable token
+        taken |= {"top_p": 1.0, "temperature": 0.0}
+    for name in taken:
+        if taken[name] != said.get(name, taken[name]):
+            log.warning(
+                "generation_config.json has %s %.20s, which is taken as %g", name, said[name], taken[name]
+            )
+    params = replace(SamplingParams(), **taken)
+    check(params, vocab_size)
     return params
+
+
+def _clamped(name: str, value: float) -> float:
+    """The nearest value that is of use; of `temperature`, below the least is zero."""
+    if name == "top_k":
+        return int(min(max(value, 0), 1 << 31))
+    if name == "temperature":
+        return min(value, 100.0) if value >= LEAST_TEMPERATURE else 0.0
+    low, high = {"top_p": (1e-6, 1.0), "min_p": (0.0, 1.0), "repetition_penalty": (0.01, 100.0)}[name]
+    return min(max(value, low), high)

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer as Backend
 
 from groschen.errors import BadFile, Unsupported
 from groschen.model.gguf_splits import SAME_SPLIT, SPLITS
+from groschen.model.values import shown
 from groschen.text.pieces import METASPACE
 from groschen.text.tokenizer import SpecialIds, Tokenizer
 
@@ -48,6 +49,9 @@ _ENDS = (
 )
 
 
+_MOST_CUTS = 1 << 31  # letters that are looked at to find all cuts of all tokens; real ones take some million
+
+
 def tokenizer_from_gguf(metadata: Metadata) -> Tokenizer:
     """The tokenizer of a GGUF file. metadata: its key-value pairs, arrays as lists.
 
@@ -64,18 +68,32 @@ def tokenizer_from_gguf(metadata: Metadata) -> Tokenizer:
         )
     # The converter fills the rows of a padded embedding with [PAD<id>]: they are no tokens.
     real = {i: token for i, token in enumerate(tokens) if token != f"[PAD{i}]"}
+    _check_texts(real)
     if kind == "gpt2":
         backend, adds_bos = _byte_level(metadata, real, types)
     elif kind == "llama":
         backend, adds_bos = _sentencepiece(metadata, real, types)
     else:
         raise Unsupported(
-            f"the GGUF file has a vocabulary of the kind {kind!r} (tokenizer.ggml.model); known are 'gpt2' "
-            "and 'llama'; use the model's Hugging Face folder instead"
+            f"the GGUF file has a vocabulary of the kind {shown(kind)} (tokenizer.ggml.model); known are "
+            "'gpt2' and 'llama'; use the model's Hugging Face folder instead"
         )
     special = _special_ids(metadata, real, types)
     _add_around(backend, metadata, real, special, adds_bos=adds_bos)
     return Tokenizer(backend, special)
+
+
+def _check_texts(real: Mapping[int, str]) -> None:
+    """Raises BadFile for two tokens of one text, and for texts whose cutting would take minutes."""
+    seen: dict[str, int] = {}
+    for i, token in real.items():
+        other = seen.setdefault(token, i)
+        if other != i and token:
+            raise BadFile(
+                f"the GGUF file's tokens {other} and {i} have one text, {token[:80]!r}; convert it again"
+            )
+    if sum(len(token) ** 2 for token in real.values()) > _MOST_CUTS:
+        raise BadFile("the GGUF file has tokens of many thousand letters; convert it again")
 
 
 def _byte_level(metadata: Metadata, real: dict[int, str], types: list[int]) -> tuple[Backend, bool]:
@@ -83,9 +101,9 @@ def _byte_level(metadata: Metadata, real: dict[int, str], types: list[int]) -> t
     split = SPLITS.get(SAME_SPLIT.get(str(name), str(name)))
     if split is None:
         raise Unsupported(
-            f"the GGUF file's vocabulary is cut by the pre-tokenizer {name!r} (tokenizer.ggml.pre), which is "
-            f"not known here; known are {', '.join(sorted({*SPLITS, *SAME_SPLIT}))}; use the model's "
-            "Hugging Face folder instead"
+            f"the GGUF file's vocabulary is cut by the pre-tokenizer {shown(name)} (tokenizer.ggml.pre), "
+            f"which is not known here; known are {', '.join(sorted({*SPLITS, *SAME_SPLIT}))}; use the "
+            "model's Hugging Face folder instead"
         )
     pairs = [merge.partition(" ") for merge in _list(metadata, "tokenizer.ggml.merges", str)]
     merges = [(left, right) for left, _, right in pairs]
@@ -160,10 +178,13 @@ def _bpe(vocabulary: dict[str, int], merges: list[tuple[str, str]], **settings: 
     for left, right in merges:
         if left not in vocabulary or right not in vocabulary or left + right not in vocabulary:
             raise BadFile(
-                f"the GGUF file merges {left!r} and {right!r}, but not both and their union are tokens; "
-                "convert it again"
+                f"the GGUF file merges {shown(left)} and {shown(right)}, but not both and their union are "
+                "tokens; convert it again"
             )
-    return Backend(models.BPE(vocabulary, merges, **settings))
+    try:
+        return Backend(models.BPE(vocabulary, merges, **settings))
+    except Exception as error:  # the library raises bare Exception
+        raise BadFile(f"the GGUF file's vocabulary is not one: {error!s:.200}; convert it again") from error
 
 
 def _add_tokens(backend: Backend, tokens: list[tuple[int, str]], types: list[int]) -> None:
@@ -180,6 +201,8 @@ def _add_tokens(backend: Backend, tokens: list[tuple[int, str]], types: list[int
 def _special_ids(metadata: Metadata, real: dict[int, str], types: list[int]) -> SpecialIds:
     def named(name: str) -> int | None:
         i = metadata.get(f"tokenizer.ggml.{name}_token_id")
+        if name in ("padding", "unknown") and i not in real:
+            return None  # llama.cpp drops them too: nothing here is padded, and bytes stand for the unknown
         if isinstance(i, int) and i not in real:
             raise BadFile(
                 f"the GGUF file's {name} token is {i}, which is not in its vocabulary; convert it again"
@@ -221,6 +244,6 @@ def _list(metadata: Metadata, key: str, kind: type[_Item]) -> list[_Item]:
     for value in values:
         if not isinstance(value, kind):
             raise BadFile(
-                f"{key} in the GGUF file holds {value!r}, expected {kind.__name__}; convert it again"
+                f"{key} in the GGUF file holds {shown(value)}, expected {kind.__name__}; convert it again"
             )
     return list(values)

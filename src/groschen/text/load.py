@@ -69,7 +69,9 @@ def _from_metadata(metadata: Metadata, source: str) -> Text:
     ids = {
         "bos_token": tokenizer.bos_id,
         "eos_token": next(iter(tokenizer.eos_ids), None),
-        "pad_token": tokenizer.pad_id if "tokenizer.ggml.padding_token_id" in metadata else None,
+        "pad_token": tokenizer.pad_id
+        if metadata.get("tokenizer.ggml.padding_token_id") == tokenizer.pad_id
+        else None,
         "unk_token": tokenizer.unk_id,
     }
     named = {name: tokenizer.token_text(i) for name, i in ids.items() if i is not None}

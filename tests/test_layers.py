@@ -37,7 +37,7 @@ ORDER_IN_ROOM = {
     "tasks/": """
         arithmetic formats lines numbers slots
         confine inside_values inside_run inside_sides inside_program inside_tests inside frames
-        jsonl splits gate foreign task judging schemas worker_loop seccomp walls
+        jsonl splits gate identity foreign task judging schemas worker_loop seccomp walls
         mathematics_worker pattern_worker workers
         answers choice combined mathematics patterns sandbox json_schema
         code_blocks code_runs unit_tests verifiers
@@ -49,8 +49,8 @@ ORDER_IN_ROOM = {
         report_examples report_facts report_headline report""",
     "train/": """
         advantages alarms batch curriculum losses measuring optimizer rewards recipe reference state step
-        calibration metrics prompt_length planning sizing advice remaining signals session grpo opening
-        command""",
+        calibration metrics prompt_length planning sizing advice remaining signals session grpo origin
+        opening command""",
     "serve/": """
         events faults field_types fields
         forms/cursor forms/json_text forms/calls forms/literals forms/objects forms/tagged forms/families

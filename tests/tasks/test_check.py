@@ -252,6 +252,7 @@ def test_the_json_holds_what_scripts_read() -> None:
     assert found["ok"] is True and found["task"] == "sums"
     assert set(found) == {
         "task", "digest", "ok", "splits", "failures", "warnings", "overlap", "median_s", "slowest_s",
+        "unstable",
     }  # fmt: skip
     assert set(found["splits"]) == {"train", "dev", "test"}
     assert found["splits"]["test"]["answers"]["gold"] == found["splits"]["test"]["right"]["gold"] == 3

@@ -25,7 +25,7 @@ from groschen.runs.manifest import Manifest, read_manifest
 
 BASE, PROMPTED, TRAINED, FORMAT_ONLY = "base", "base-best-prompt", "best", "format-only"
 MODELS = (BASE, PROMPTED, TRAINED, FORMAT_ONLY)
-PLAN, PRICES = "plan.json", "prices.json"
+PLAN, PRICES, CHECK = "plan.json", "prices.json", "check.json"
 _STEP = re.compile(r"step-(\d{6,})")
 
 Line = Mapping[str, object]
@@ -45,6 +45,7 @@ class RunData:
     best_step: int | None
     ledger: tuple[LedgerLine, ...]
     plan: Plan | None  # of plan.json
+    warnings: tuple[str, ...]  # of `groschen check` on the task, before training
     missing: tuple[str, ...]  # files that are not there, or empty
 
     @property
@@ -101,8 +102,25 @@ def read_run(folder: Path) -> RunData:
         best_step=best_step,
         ledger=ledger,
         plan=read_plan(folder / PLAN) if found[PLAN] else None,
+        warnings=check_warnings(folder),
         missing=tuple(name for name, is_there in found.items() if not is_there),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Checked:
+    warnings: tuple[str, ...]
+
+
+def check_warnings(folder: Path) -> tuple[str, ...]:
+    """What the check of the task warned of before the run began; none of a run that keeps no check.json."""
+    path = folder / CHECK
+    if not path.exists():
+        return ()
+    try:
+        return msgspec.json.decode(_read_text(path), type=_Checked).warnings
+    except msgspec.DecodeError as error:
+        raise BadFile(f"{path} is no check of a task ({error}); remove it or restore it") from error
 
 
 def number_of(line: Line, key: str) -> float:

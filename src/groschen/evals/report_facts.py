@@ -101,6 +101,8 @@ def _limits(results: Results, words: Words) -> Iterator[tuple[str, str]]:
     yield _limit("one_seed", words, seed=str(results.run.manifest.seed))
     yield _limit("same_task", words, task=results.run.manifest.task)
     yield _limit("other_skills", words)
+    if results.run.warnings:
+        yield _limit("task_warnings", words, warnings="; ".join(results.run.warnings))
     if not results.run.manifest.task.startswith(_GENERATED_TASKS):
         yield _limit("contamination", words)
     if main is not None:

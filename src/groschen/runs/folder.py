@@ -26,9 +26,9 @@ from groschen.runs.manifest import Manifest, read_manifest, write_manifest
 
 T = TypeVar("T")
 CONFIG, ROLLOUTS, EVALUATIONS = "config.toml", "rollouts", "evaluations"
-# What a resumed run may set anew: none of these changes a bit of what is computed. (The limit of a verdict is
-# a matter of the clock anyway.)
-MAY_CHANGE = frozenset({"budget", "keep_last", "trackers", "verdict_seconds"})
+# What a resumed run may set anew: none of these changes a bit of what is computed. Model and task may lie
+# elsewhere, their digests must be the same (`check_inputs`); the limit of a verdict is a matter of the clock.
+MAY_CHANGE = frozenset({"budget", "keep_last", "trackers", "verdict_seconds", "model", "task"})
 
 
 class RunPaths(NamedTuple):

@@ -1,8 +1,8 @@
 """A run's birth certificate: what made it, from what, on which machine. Written once, never changed.
 
-`check_inputs` decides at a resume what must be the same (model, task, seed) and what may differ but may cost
-equal bits (versions, commit, machine). Leaves out the settings, which stand in config.toml; only their digest
-is here.
+`check_inputs` decides at a resume what must be the same (model, problems, verifier, seed) and what may differ
+but may cost equal bits (versions, commit, machine). Names and places of model and task are no part of that.
+Leaves out the settings, which stand in config.toml; only their digest is here.
 """
 
 from collections.abc import Mapping
@@ -39,6 +39,8 @@ class Manifest:
     versions: Mapping[str, str]  # torch, python
     num_parameters: int
     config_digest: str  # of config.toml
+    problems_digest: str = ""  # of key, messages, answer, meta and split of each; "": an older run has none
+    folder: str = ""  # the working folder, where relative paths of task and model start
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -69,20 +71,28 @@ def roofs_of(manifest: Manifest) -> dict[str, float]:
     return {name: float(value) for name, value in roofs.items() if _ROOF.holds(value)}
 
 
-def check_inputs(begun: Manifest, now: Manifest) -> tuple[str, ...]:
+def check_inputs(begun: Manifest, now: Manifest, difference: str | None = None) -> tuple[str, ...]:
     """Sentences on what differs and may change the bits of a run that goes on with `now`.
 
-    Raises BadRequest if the model, the task or the seed is another one.
+    difference: of the problems, if they differ. Raises BadRequest if the model, a problem, what judges the
+    answers or the seed is another one.
     """
     if begun.model_digest != now.model_digest:
         raise BadRequest(
             f"the run began with the model '{begun.model}' ({begun.model_digest[:12]}), and '{now.model}' "
             f"holds other weights now ({now.model_digest[:12]}); bring the first ones back or begin a new run"
         )
-    if begun.task_digest != now.task_digest:
+    if begun.problems_digest not in ("", now.problems_digest):
         raise BadRequest(
-            f"the task '{begun.task}' changed since the run began ({begun.task_digest[:12]}, now "
-            f"{now.task_digest[:12]}); bring the old one back or begin a new run"
+            f"the task '{begun.task}' has other problems than when the run began"
+            f"{f': {difference}' if difference else ''}; bring the old ones back or begin a new run"
+        )
+    if begun.task_digest != now.task_digest:
+        same = "the problems are the same, but " if begun.problems_digest else ""
+        raise BadRequest(
+            f"the task '{begun.task}' changed since the run began: {same}the files that decide verdicts are "
+            f"others now ({begun.task_digest[:12]}, now {now.task_digest[:12]}); bring the old ones back or "
+            "begin a new run"
         )
     if begun.seed != now.seed:
         raise BadRequest(f"the run began with seed {begun.seed} and cannot go on with seed {now.seed}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from groschen.errors import BadRequest
 from groschen.records import Split
+from groschen.tasks.identity import difference, fingerprints
 from groschen.tasks.overlap import Overlap, Pair, find_overlap
 from groschen.tasks.splits import sample
 from groschen.tasks.task import Task
@@ -49,7 +50,8 @@ class Checked:
 
     task: str
     digest: str
-    ok: bool  # every answer got the verdict that it must get
+    ok: bool  # every answer got the verdict that it must get, and the problems are the same each time
+    unstable: str | None  # what differs when the problems are made again in a fresh process
     splits: Mapping[Split, SplitCheck]
     failures: tuple[Failure, ...]
     warnings: tuple[str, ...]  # sentences: worth knowing, no reason to refuse
@@ -86,13 +88,15 @@ def check_task(
         for trial in trials[split]
         if trial.fault and trial.probe.must
     )
+    unstable = _unstable(task)
     overlap = find_overlap(task.problems)
     num_held_out = len(task.problems[Split.DEV]) + len(task.problems[Split.TEST])
     seconds = [trial.verdict.seconds for trial in every if trial.verdict]
     return Checked(
         task=task.name,
         digest=task.digest,
-        ok=not failures,
+        ok=not failures and unstable is None,
+        unstable=unstable,
         splits={
             split: _split_check(len(task.problems[split]), len(chosen[split]), trials[split])
             for split in Split
@@ -109,6 +113,11 @@ def refuse_broken(checked: Checked) -> None:
     """Raises BadRequest with the first three failures if the task fails its own key."""
     if checked.ok:
         return
+    if checked.unstable is not None:
+        raise BadRequest(
+            f"task {checked.task} is another one each time that it is loaded: {checked.unstable}; let load() "
+            "give the same problems: random.Random(0) in place of random, sorted() around a set"
+        )
     shown = "; ".join(
         f"problem {failure.key!r} ({failure.split}): {failure.fault}" for failure in checked.failures[:3]
     )
@@ -117,6 +126,13 @@ def refuse_broken(checked: Checked) -> None:
         f"task {checked.task} fails its own key in {len(checked.failures)} of {tried} answers: {shown}; "
         "mend the verifier or the references"
     )
+
+
+def _unstable(task: Task) -> str | None:
+    """Load the task a second time, in a process with another hash seed: it costs what loading costs."""
+    if task.made_again is None:
+        return None
+    return difference(fingerprints(task.problems), fingerprints(task.made_again()))
 
 
 def _split_check(problems: int, tried: int, trials: Sequence[Trial]) -> SplitCheck:

@@ -56,6 +56,8 @@ def as_table(checked: Checked) -> Group:
         table.add_row(_ROWS[probe], *(_share(checked, split, probe) for split in Split))
     table.add_row("verifier broke", *(str(checked.splits[split].errors) for split in Split))
     lines = [f"a verdict takes {_time(checked.median_s)}, at most {_time(checked.slowest_s)}"]
+    if checked.unstable is not None:
+        lines.append(f"wrong: loaded a second time, {checked.unstable}")
     lines += [f"note: {warning}" for warning in checked.warnings]
     lines += [
         f"wrong: problem {failure.key!r} ({failure.split}): {failure.fault}"

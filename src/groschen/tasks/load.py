@@ -6,6 +6,7 @@ JSON, no text in two splits. Leaves out how each source is read.
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -31,7 +32,11 @@ def load_task(source: str, verdict_seconds: float = DEFAULT_SECONDS) -> Task:
     source: `countdown`, `countdown?numbers=4&seed=1`, a .py or .jsonl file, a folder with a task.py in it, or
     `reasoning-gym:NAME?key=value&...`. Raises BadFile or BadRequest with one sentence on what is wrong.
     """
-    return _finished(_draft(source, verdict_seconds))
+    draft = _draft(source, verdict_seconds)
+    task = _finished(draft)
+    if not draft.is_foreign:
+        return task
+    return replace(task, made_again=lambda: _finished(_draft(source, verdict_seconds)).problems)
 
 
 def _draft(source: str, seconds: float) -> Draft:

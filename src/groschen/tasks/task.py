@@ -52,6 +52,7 @@ class Draft:
     # Added to each problem after splitting, such as an instruction: another wording then moves no problem.
     complete: Callable[[Problem], Problem] = as_it_is
     notes: tuple[str, ...] = ()  # sentences that people should read before they trust the task
+    is_foreign: bool = False  # code that is not groschen's own made it: it may make another one next time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,8 @@ class Task:
     # they are, are always a candidate.
     instructions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # sentences that people should read before they trust the task
+    # The problems as a fresh process makes them; None where nothing but groschen's own code makes them.
+    made_again: "Callable[[], Mapping[Split, tuple[Problem, ...]]] | None" = None
 
     def of(self, split: Split) -> tuple[Problem, ...]:
         """The problems of a split. Raises BadRequest if there are none."""

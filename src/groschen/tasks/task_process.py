@@ -116,6 +116,7 @@ class TaskProcess:
             instructions=described.instructions,
             shares=described.shares,
             notes=described.notes,
+            is_foreign=True,
         )
 
     def verify(self, problem: Problem, text: str) -> Verdict:

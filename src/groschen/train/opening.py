@@ -5,10 +5,6 @@ split, a budget or a tracker that is not known, too little memory. Leaves out wh
 show, such as verdicts without the part that `rewards.source` asks for, and the run itself (grpo.py).
 """
 
-import datetime as dt
-import hashlib
-import platform
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,21 +14,19 @@ from typing import TextIO
 import msgspec
 import torch
 
-from groschen import __version__, clock, heap, machine
-from groschen.config import digest, flatten
+from groschen import clock, heap, machine
+from groschen.config import flatten
 from groschen.energy import open_meter
 from groschen.engine.engine import Engine, EngineConfig
 from groschen.errors import DoesNotFit
-from groschen.evals.report_data import PLAN, PRICES, read_plan
+from groschen.evals.report_data import CHECK, PLAN, PRICES, check_warnings, read_plan
 from groschen.ledger import Ledger
 from groschen.live import Facts, watch_for
 from groschen.model.atomic import new_file
 from groschen.model.checkpoint import Checkpoint, open_checkpoint
 from groschen.model.config import ModelConfig
-from groschen.model.exactness import probe
 from groschen.model.kvcache import KEYS_PER_BLOCK, KeyValueCache
 from groschen.model.load import load_model
-from groschen.model.operations import kit_for
 from groschen.model.transformer import Transformer
 from groschen.plan import Plan
 from groschen.prices import load_prices
@@ -40,8 +34,10 @@ from groschen.records import Split
 from groschen.runs.budget import Spent, parse_budget
 from groschen.runs.folder import Run, create_run, open_run
 from groschen.runs.journal import read_journal, whole_lines
-from groschen.runs.manifest import Manifest, check_inputs, roofs_of
+from groschen.runs.manifest import Manifest, roofs_of
 from groschen.tasks.check import check_task, refuse_broken
+from groschen.tasks.identity import NAME as PROBLEMS
+from groschen.tasks.identity import encoded, fingerprints
 from groschen.tasks.load import load_task
 from groschen.tasks.task import Task
 from groschen.text.bundle import Text
@@ -49,8 +45,8 @@ from groschen.text.load import load_text
 from groschen.trackers import Tracked, Tracker, check_tracker, open_tracker
 from groschen.train.calibration import Calibration
 from groschen.train.curriculum import Curriculum
-from groschen.train.measuring import measured_roofs
 from groschen.train.optimizer import Optimizer
+from groschen.train.origin import describe, found_again, refuse_others
 from groschen.train.planning import facts, plan_with
 from groschen.train.prompt_length import longest_prompt
 from groschen.train.recipe import GrpoRecipe
@@ -58,7 +54,6 @@ from groschen.train.session import Session
 from groschen.train.state import TrainerState, read_state
 
 _CHECKED = 20  # problems of each split on which the verifier is tried before anything is trained
-_DECISIVE = {".safetensors", ".json", ".jinja", ".txt", ".model"}
 
 
 def new_session(
@@ -77,18 +72,24 @@ def new_session(
     started_s = clock.seconds() if started_s is None else started_s
     task, checkpoint = load_task(recipe.task, recipe.verdict_seconds), open_checkpoint(recipe.model)
     _refuse_late_faults(recipe, task)
-    refuse_broken(check_task(task, _CHECKED))
+    checked = check_task(task, _CHECKED)
+    refuse_broken(checked)
     manifest = describe(recipe, task, checkpoint)
     planned = _plan(recipe, task, checkpoint, manifest, calibration)
     run = create_run(folder, manifest, recipe)
     with ExitStack() as undo:
         undo.callback(run.close)
         # The prices too: a bill of today, whenever it is read.
-        for name, content in ((PLAN, planned), (PRICES, load_prices())):
+        for name, content in ((PLAN, planned), (PRICES, load_prices()), (CHECK, checked)):
             with new_file(folder / name) as file:
                 file.write(msgspec.json.encode(content))
+        with new_file(folder / PROBLEMS) as file:
+            file.write(encoded(fingerprints(task.problems)))
         undo.pop_all()
-    return _open(run, recipe, task, checkpoint, planned, stderr, started_s)
+    session = _open(run, recipe, task, checkpoint, planned, stderr, started_s)
+    for warning in checked.warnings:
+        session.watch.note(warning)
+    return session
 
 
 def resumed_session(folder: Path, overrides: Sequence[str], stderr: TextIO) -> Session:
@@ -96,10 +97,10 @@ def resumed_session(folder: Path, overrides: Sequence[str], stderr: TextIO) -> S
     started_s, run = clock.seconds(), open_run(folder)
     with ExitStack() as undo:
         undo.callback(run.close)
-        recipe = run.config(GrpoRecipe, overrides)
+        recipe = found_again(run.config(GrpoRecipe, overrides), run.manifest)
         task, checkpoint = load_task(recipe.task, recipe.verdict_seconds), open_checkpoint(recipe.model)
         _refuse_late_faults(recipe, task)
-        warnings = check_inputs(run.manifest, describe(recipe, task, checkpoint))
+        warnings = refuse_others(run, describe(recipe, task, checkpoint), task)
         # Planned anew for the memory that is there now: whether layers are recomputed changes no bit.
         planned = _plan(recipe, task, checkpoint, run.manifest)
         if (folder / PLAN).exists():
@@ -108,6 +109,8 @@ def resumed_session(folder: Path, overrides: Sequence[str], stderr: TextIO) -> S
         session = _open(run, recipe, task, checkpoint, planned, stderr, started_s)
         for warning in warnings:
             session.watch.note(warning, is_alarm=True)
+        for warning in check_warnings(folder):
+            session.watch.note(warning)
         session.mark_best_again()  # a kill may have come between saving and marking
         undo.pop_all()
     return session
@@ -263,68 +266,7 @@ def _engine_config(recipe: GrpoRecipe, model: Transformer, task: Task, text: Tex
     return EngineConfig(max_rows=recipe.max_rows, cache_bytes=num_blocks * block_bytes)
 
 
-def describe(recipe: GrpoRecipe, task: Task, checkpoint: Checkpoint) -> Manifest:
-    """What a run is made from, and on what."""
-    device = machine.best_device()
-    machine.prepare(device)
-    exactness = probe(torch.bfloat16, device)
-    return Manifest(
-        groschen=__version__,
-        commit=_commit(),
-        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        model=recipe.model,
-        model_digest=digest_of(checkpoint.source),
-        task=recipe.task,
-        task_digest=task.digest,
-        seed=recipe.seed,
-        machine=_machine(checkpoint, device),
-        exact=exactness.exact,
-        first_inexact=exactness.first_inexact,
-        versions={"torch": str(torch.__version__), "python": platform.python_version()},
-        num_parameters=sum(torch.Size(shape).numel() for shape in checkpoint.names().values()),
-        config_digest=digest(recipe),
-    )
-
-
 def _evaluations(run: Run) -> tuple[dict[str, object], ...]:
     """What was measured before, by a run that goes on."""
     lines: list[dict[str, object]] = read_journal(run.paths.metrics)
     return tuple(line for line in lines if line.get("kind") == "evaluation")
-
-
-def _machine(checkpoint: Checkpoint, device: torch.device) -> dict[str, object]:
-    found = machine.look()
-    return {
-        "cpu": found.cpu,
-        "cores": found.cores,
-        "memory_bytes": found.memory_bytes,
-        "system": found.system,
-        "device": str(device),
-        "operations": kit_for(device, torch.bfloat16).operations.name,
-        "product": kit_for(device, torch.bfloat16).product.name,
-        "roofs": measured_roofs(ModelConfig.from_json(checkpoint.config), device),
-    }
-
-
-def digest_of(source: Path) -> str:
-    """SHA-256, hex, over the files that decide what a model computes and reads."""
-    files = [source] if source.is_file() else sorted(p for p in source.iterdir() if p.suffix in _DECISIVE)
-    whole = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            whole.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this package is imported from; None if it was installed."""
-    folder = Path(__file__).parents[3]
-    if not (folder / ".git").exists():
-        return None
-    try:
-        said = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return said.stdout.strip()

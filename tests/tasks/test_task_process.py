@@ -16,7 +16,7 @@ from groschen.records import Problem, Split, Verdict
 from groschen.tasks.load import load_task
 from groschen.tasks.task import Task, judge, with_instruction
 
-START = '''
+START = """
 import multiprocessing, os, subprocess, sys, time
 from groschen import Problem, Verdict
 def work(number): return number + 1
@@ -26,7 +26,7 @@ def load():
         yield Problem(key=f"p{number}", messages=[prompt], answer=(number, {"pair": (number, 1)}))
 def right(problem, text): return Verdict(reward=1.0, passed=text == str(problem.answer[0] + 1))
 def gold(problem): return str(problem.answer[0] + 1)
-'''
+"""
 FIRST_LINE = START.count("\n") + 2  # of the body of `verify`
 
 

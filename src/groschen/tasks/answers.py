@@ -12,6 +12,9 @@ from groschen.errors import BadRequest
 from groschen.records import Problem
 from groschen.tasks.judging import InSlot, composed, reference_text
 from groschen.tasks.numbers import Locale, Quantity, last_number, readings
+from groschen.tasks.units import contradict
+
+_OTHER_UNITS = ("km", "kg", "€/h")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,7 @@ class Number(InSlot):
 
     locale: Locale = Locale.EN  # "any": it is enough that one of two readings is right
     reference_locale: Locale | None = None
-    units: tuple[str, ...] = ()  # the answer must carry one of these; (): any unit or none is accepted
+    units: tuple[str, ...] = ()  # the answer must carry one of these; (): any or none but what contradicts
     percent: Percent = Percent.SAME
     relative: float = 0.0  # of the reference's size
     absolute: float = 0.0
@@ -77,9 +80,12 @@ class Number(InSlot):
 
     def refusal(self, problem: Problem, answer: str) -> str | None:
         """None if a reading of the answer is right."""
-        right, found = self._reference(problem), readings(answer, self.locale)
+        right = self._reference(problem)
+        found = readings(answer, self.locale, self._unit_words(right))
         if not found:
             return f"not one number in the notation {self.locale.value!r}"
+        if found[0].approximate and self._tolerance(right.value) == 0:
+            return "an approximation, where no tolerance is set"
         whys = [self._difference(right, quantity) for quantity in found]
         return None if None in whys else whys[0]
 
@@ -103,6 +109,9 @@ class Number(InSlot):
         answers = [self._written(other), f"{self._written(right)} or {self._written(other)}"]
         if self.units:
             answers.append(_decimal(right.value, self.locale))
+        elif right.unit:
+            other_unit = next(unit for unit in _OTHER_UNITS if contradict(unit, right.unit))
+            answers.append(f"{_decimal(right.value, self.locale)} {other_unit}")
         if self.percent is Percent.SAME:
             answers.append(self._written(Quantity(right.value, right.unit, not right.percent)))
         return tuple(answers)
@@ -112,16 +121,22 @@ class Number(InSlot):
         if isinstance(given, int | float) and not isinstance(given, bool) and abs(given) < float("inf"):
             return Quantity(Fraction(str(given)))
         locale = self.reference_locale or self.locale
-        found = readings(given, locale) if isinstance(given, str) else ()
-        if len(found) == 1:
+        found = readings(given, locale, self.units) if isinstance(given, str) else ()
+        if len(found) == 1 and not found[0].approximate:
             return found[0]
-        what = "can be read as two numbers" if found else "is not one number"
-        hint = "; set reference_locale to 'en' or 'de'" if found else f" in the notation {locale.value!r}"
+        what = "can be read as two numbers" if len(found) > 1 else "is not one number"
+        hint = (
+            "; set reference_locale to 'en' or 'de'"
+            if len(found) > 1
+            else f" in the notation {locale.value!r}"
+        )
         raise BadRequest(f"problem {problem.key!r} has the reference {given!r}, which {what}{hint}")
 
     def _difference(self, right: Quantity, found: Quantity) -> str | None:
         if self.units and found.unit not in self.units:
             return f"the unit is {found.unit!r}, not {' or '.join(map(repr, self.units))}"
+        if not self.units and right.unit and found.unit and contradict(right.unit, found.unit):
+            return f"the unit is {found.unit!r}, not {right.unit!r}"
         if self.percent is Percent.SAME and found.percent != right.percent:
             return "with a percent sign" if found.percent else "without a percent sign"
         values = [
@@ -129,6 +144,10 @@ class Number(InSlot):
             for one in (right, found)
         ]
         return None if self._is_near(*values) else "another number"
+
+    def _unit_words(self, right: Quantity) -> frozenset[str]:
+        """Words that are units here, whatever they multiply elsewhere."""
+        return frozenset((*self.units, *right.unit.split()))
 
     def _is_near(self, right: Fraction, found: Fraction) -> bool:
         return abs(right - found) <= self._tolerance(right)

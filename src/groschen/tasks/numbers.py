@@ -7,9 +7,12 @@ nothing is rounded. Leaves out numbers in words, and which reading is wanted.
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
+
+from groschen.tasks.units import CURRENCIES, factor, split_currency
 
 MAX_LENGTH = 200  # characters of a text that is read as a number
 _MAX_TAIL = 4000  # characters in which the last number of a text is looked for
@@ -31,6 +34,7 @@ class Quantity:
     value: Fraction  # as written: of "50 %" it is 50
     unit: str = ""  # "€", "km", "Euro pro Tag"; "" if none
     percent: bool = False
+    approximate: bool = False  # "about 50"
 
 
 _SPACES = "\u00a0\u2009\u202f"  # no-break, thin and narrow no-break space
@@ -40,10 +44,15 @@ _SIGN = r"[+-]?"
 _BODY = rf"(?:(\d+)\s+(\d+)\s*/\s*(\d+)|({_DIGITS})\s*/\s*({_DIGITS})|({_DIGITS}){_TEN}?)"
 _UNIT = r"[^\W\d_]+\.?"
 _CURRENCY = "$€£¥₹₽₩₺₿"
-_MARK = rf"(?:[{_CURRENCY}°%‰]|[A-Z]{{3}}(?![A-Za-z]))"
-_AFTER = rf"(?:%|[{_CURRENCY}]|°[CFK]?|{_UNIT}(?:[²³]|\^\{{?[23]\}}?)?(?:/{_UNIT}[²³]?)?)"
+_CODES = "|".join(code for code in sorted(CURRENCIES) if code.isalpha() and code.isupper())
+_MARK = rf"(?:[A-Z]{{0,2}}\$|[{_CURRENCY}%]|(?:{_CODES})(?![A-Za-z]))"
+_AFTER = (
+    rf"(?:%|[A-Z]{{0,2}}[{_CURRENCY}](?:/{_UNIT})?|°[CFK]?"
+    rf"|{_UNIT}(?:[²³{_CURRENCY}]|\^\{{?[23]\}}?)?(?:/{_UNIT}[²³]?)?)"
+)
 _WHOLE = re.compile(rf"({_SIGN})\s*({_MARK})?\s*({_SIGN})\s*{_BODY}\s*({_AFTER}(?:\s+{_AFTER}){{0,3}})?")
 _NUMBER = re.compile(rf"(?<![\w.,])({_SIGN})(?:[{_CURRENCY}]\s*)?{_BODY}(?:\s*(%))?(?![\d])")
+_NEXT_WORD = re.compile(r"\s?([^\W\d_]+\.?)(?!\w)")
 _GROUPED = re.compile(r"[1-9]\d{0,2}(?:([.,'’ " + _SPACES + r"])\d{3})(?:\1\d{3})*")
 _ASCII_GROUPS = re.compile(r"(?<![\d.,])([1-9]\d{0,2}(?: \d{3})+)(?![\d/])(?!\s*/)")
 
@@ -54,57 +63,76 @@ _LATEX = (
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\\[,;:!]"), "\u2009"),
     (re.compile(r"\\([%$])"), r"\1"),
-    (re.compile(r"\\ |~"), " "),
+    (re.compile(r"\\ |(?<=[\d}.])~(?=[\\A-Za-z€$%])"), " "),  # a tie; before a number ~ means about
     (re.compile(r"\^\\circ|\^\{\\circ\}"), "°"),
 )
 _MINUS = str.maketrans(dict.fromkeys("−–﹣-", "-"))
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _RAISED_TEN = re.compile(r"(?<=10)[⁻⁰¹²³⁴-⁹]+")
-# Words that multiply. The long and the short scale disagree about the billion.
-_SCALES: dict[str, dict[str, int]] = {
-    "both": {
-        "hundred": 100, "hundert": 100, "dozen": 12, "dutzend": 12, "thousand": 10**3, "tausend": 10**3,
-        "tsd": 10**3, "million": 10**6, "millions": 10**6, "millionen": 10**6, "mio": 10**6,
-        "milliarde": 10**9, "milliarden": 10**9, "mrd": 10**9, "billionen": 10**12,
-    },
-    Locale.EN: {"billion": 10**9, "billions": 10**9, "trillion": 10**12, "trillions": 10**12},
-    Locale.DE: {"billion": 10**12, "trillion": 10**18, "trillionen": 10**18},
-}  # fmt: skip
 _PERCENT = frozenset(("%", "percent", "prozent", "pct"))
-# Words that make a unit of nothing: they hedge, or they say another number.
+# Words that make a unit of nothing: they hedge, say another number, or turn the number into a sentence.
 _NO_UNIT = frozenset(
-    "or and to bis oder und minus plus times mal not nicht maybe vielleicht about over point komma vs versus "
-    "but aber instead sondern otherwise sonst if wenn half halb zero null one two three four five six seven "
-    "eight nine ten ein eins zwei drei vier fünf sechs sieben acht neun zehn negative".split()
+    "or and to bis oder und minus plus mal not nicht maybe vielleicht about over point komma vs versus "
+    "but aber instead sondern otherwise sonst if wenn half halb zero null one two three four five six "
+    "seven eight nine ten ein eins zwei drei vier fünf sechs sieben acht neun zehn negative approx "
+    "approximately ca circa zirka ungefähr etwa roughly ish at least mindestens höchstens is are was were "
+    "ist sind war wäre would could should wrong incorrect false falsch squared cubed factorial modulo mod "
+    "remainder rounded gerundet".split()
+)
+_ABOUT = re.compile(
+    r"(?:[~≈≃≅∼≐]|\\approx|\\sim(?:eq)?|(?:about|approximately|approx|around|roughly|nearly|almost|circa|zirka|ca|"
+    r"etwa|ungefähr|rund|fast|knapp)\b\.?)\s*",
+    re.IGNORECASE,
 )
 
 
-def readings(text: str, locale: Locale) -> tuple[Quantity, ...]:
-    """Each number that the whole text can be read as; () if it is not one number, with or without a unit."""
+def readings(text: str, locale: Locale, units: Collection[str] = ()) -> tuple[Quantity, ...]:
+    """Each number that the whole text can be read as; () if it is not one number, with or without a unit.
+
+    units: words that are units here also where they could multiply, such as K (Kelvin) or TEUR.
+    """
     if len(text) > MAX_LENGTH:
         return ()
-    match = _WHOLE.fullmatch(_plain(text))
+    plain = _plain(text)
+    about = _ABOUT.match(plain)
+    match = _WHOLE.fullmatch(plain[about.end() :] if about else plain)
     if match is None:
         return ()
     before_mark, mark, after_mark, *body, unit = match.groups()
     if before_mark and after_mark:
         return ()
-    units = [word for word in (mark, unit) if word]
-    return _quantities(before_mark or after_mark, body, " ".join(units), locale)
+    attached = unit is not None and not match.string[match.start(match.re.groups) - 1].isspace()
+    words = [word for part in (mark, unit) if part for word in part.split()]
+    found = _quantities(before_mark or after_mark, body, words, locale, frozenset(units), attached=attached)
+    return tuple(replace(one, approximate=True) for one in found) if about else found
 
 
 def last_number(text: str, locale: Locale = Locale.EN) -> tuple[Quantity, ...]:
-    """The readings of the last number near the end of a text; () if there is none. Units are not read."""
-    found = list(_NUMBER.finditer(_written(text[-_MAX_TAIL:])))
+    """The readings of the last number near the end of a text; () if there is none. Units are not read, but
+    words that multiply are.
+    """
+    written = _written(text[-_MAX_TAIL:])
+    found = list(_NUMBER.finditer(written))
     if not found:
         return ()
     sign, *body, percent = found[-1].groups()
-    return _quantities(sign, body, percent or "", locale)
+    word = _NEXT_WORD.match(written, found[-1].end())
+    attached = word is not None and word.start(1) == found[-1].end()
+    scales = word is not None and factor(word[1], german=locale is Locale.DE, attached=attached, money=False)
+    words = [part for part in (percent, word[1] if word and scales else None) if part]
+    return _quantities(sign, body, words, locale, frozenset(), attached=attached)
 
 
-def _quantities(sign: str | None, body: list[str | None], unit: str, locale: Locale) -> tuple[Quantity, ...]:
+def _quantities(
+    sign: str | None,
+    body: list[str | None],
+    words: list[str],
+    locale: Locale,
+    units: frozenset[str],
+    *,
+    attached: bool,
+) -> tuple[Quantity, ...]:
     """Every reading of the parts of a match of _BODY."""
-    words = unit.split()
     if any(word.lower().rstrip(".") in _NO_UNIT for word in words):
         return ()
     percent = any(word.lower() in _PERCENT for word in words)
@@ -112,7 +140,7 @@ def _quantities(sign: str | None, body: list[str | None], unit: str, locale: Loc
     found = []
     for one in (Locale.EN, Locale.DE) if locale is Locale.ANY else (locale,):
         value = _value(body, one)
-        rest, scale = _scaled(words, one)
+        rest, scale = _scaled(words, units, german=one is Locale.DE, attached=attached)
         if value is not None:
             signed = -value if sign == "-" else value
             found.append(Quantity(signed * scale, " ".join(rest), percent))
@@ -147,16 +175,19 @@ def _decimal(written: str, locale: Locale) -> Fraction | None:
     return Fraction(f"{whole or '0'}.{decimals[0]}") if decimals else Fraction(int(whole))
 
 
-def _scaled(words: list[str], locale: Locale) -> tuple[list[str], int]:
+def _scaled(
+    words: list[str], units: frozenset[str], *, german: bool, attached: bool
+) -> tuple[list[str], Fraction]:
     """The unit without the words that multiply, and their product."""
-    rest, scale = [], 1
-    for word in words:
-        plain = word.lower().rstrip(".")
-        factor = _SCALES["both"].get(plain) or _SCALES[locale].get(plain)
-        if factor is None:
-            rest.append(word)
+    parts = [part for word in words for part in ((word,) if word in units else split_currency(word))]
+    money = any(part in CURRENCIES for part in parts)
+    rest, scale = [], Fraction(1)
+    for part in parts:
+        times = None if part in units else factor(part, german=german, attached=attached, money=money)
+        if times is None:
+            rest.append(part)
         else:
-            scale *= factor
+            scale *= Fraction(*times)
     return rest, scale
 
 

@@ -44,7 +44,7 @@ ORDER_IN_ROOM = {
         overlap trials usual check check_table user_file jsonl_task reasoning_gym
         task_worker task_process countdown load""",
     "evals/": """
-        quantiles stats power comparison wording evaluate command
+        quantiles stats power comparison wording evaluate trained_on command
         markup report_data format_control report_text figures report_results report_cost report_curves
         report_examples report_facts report_headline report""",
     "train/": """

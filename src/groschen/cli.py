@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from groschen import __version__
 from groschen.errors import GroschenError, UsageError
-from groschen.flags import PATH, within
+from groschen.flags import PATH, too_many, within
 
 EXIT_CTRL_C = 130  # 128 + SIGINT, as shells report it
 _SEED = within(least=-(2**63), most=2**63 - 1)
@@ -228,6 +228,7 @@ def evaluate(
     temperature: Annotated[float, within(least=1e-4, most=100, zero="the most probable token")] = 1.0,
     seed: Annotated[int, _SEED] = 0,
     verdict_seconds: Annotated[float, _VERDICT_SECONDS] = 60.0,
+    allow_trained: Annotated[bool, Parameter(negative=())] = False,
     out: Annotated[Path | None, PATH] = None,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
@@ -255,6 +256,8 @@ def evaluate(
         Decides what is drawn; both models get the same noise.
     verdict_seconds
         That a task.py may take for one verdict; longer is an error.
+    allow_trained
+        Measure though problems stand in the training split of the model's run.
     out
         A new folder for the graded completions as JSONL.
     json
@@ -265,7 +268,7 @@ def evaluate(
 
     question = command.Question(
         task=task, split=Split(split), num_problems=problems, num_samples=samples, max_tokens=max_tokens,
-        temperature=temperature, seed=seed, verdict_seconds=verdict_seconds,
+        temperature=temperature, seed=seed, verdict_seconds=verdict_seconds, allow_trained=allow_trained,
     )  # fmt: skip
     answer = command.ask(question, [model] if against is None else [against, model], out)
     _show(command.as_json, command.as_table, answer, json)
@@ -375,7 +378,7 @@ def run(arguments: list[str]) -> int:
         app(arguments)
         sys.stdout.flush()
     except UnusedCliTokensError as misuse:
-        return _report(_too_many(misuse.unused_tokens or []), UsageError.exit_status)
+        return _report(too_many(misuse.unused_tokens or []), UsageError.exit_status)
     except CycloptsError as misuse:
         return _report(" ".join(str(misuse).split()), UsageError.exit_status)
     except GroschenError as failure:
@@ -387,12 +390,6 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return GroschenError.exit_status
     return 0
-
-
-def _too_many(words: list[str]) -> str:
-    is_setting = any("=" in word for word in words)
-    advice = "each setting needs its own --set" if is_setting else "--help says what is"
-    return f"{' '.join(words)} is not understood here; {advice}"
 
 
 def _report(sentence: str, status: int) -> int:

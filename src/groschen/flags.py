@@ -33,6 +33,13 @@ def within(
     return Parameter(converter=convert)
 
 
+def too_many(words: Sequence[str]) -> str:
+    """The sentence on words that no flag takes."""
+    is_setting = any("=" in word for word in words)
+    advice = "each setting needs its own --set" if is_setting else "--help says what is"
+    return f"{' '.join(words)} is not understood here; {advice}"
+
+
 def _number(text: str, kind: type) -> float | None:
     """The number that the text is; None if it is none of this kind."""
     if _WHOLE.fullmatch(text):

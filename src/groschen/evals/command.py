@@ -21,8 +21,9 @@ from groschen.errors import BadRequest, VerifierFailed
 from groschen.evals import wording
 from groschen.evals.comparison import compare, comparison_json, summarise, summary_json
 from groschen.evals.evaluate import EVALUATION_SALT, MAX_ERROR_SHARE, records_of, verifier_fault
+from groschen.evals.trained_on import num_trained_on
 from groschen.progress import LineAMinute
-from groschen.records import EvalRecord, SamplingParams, Split
+from groschen.records import EvalRecord, Problem, SamplingParams, Split
 from groschen.rollout import Sampler, draw, verify
 from groschen.runs.journal import Journal
 from groschen.tasks.load import load_task
@@ -43,6 +44,7 @@ class Question:
     temperature: float
     seed: int
     verdict_seconds: float = DEFAULT_SECONDS  # that a task.py may take for one
+    allow_trained: bool = False  # measure on problems of the training split too
     max_rows: int = 64
 
     def __post_init__(self) -> None:
@@ -59,6 +61,7 @@ class Answer:
     task: str
     question: Question
     models: Mapping[str, Sequence[EvalRecord]]
+    num_trained_on: Mapping[str, int | None]  # problems of a model's training split; None: not known
 
 
 def ask(question: Question, models: Sequence[str], out: Path | None = None) -> Answer:
@@ -72,20 +75,25 @@ def ask(question: Question, models: Sequence[str], out: Path | None = None) -> A
     if out is not None and out.exists():
         raise BadRequest(f"{out} exists; name a new folder for the records")
     task = load_task(question.task, question.verdict_seconds)
+    problems = sample(task.of(question.split), question.num_problems)
+    trained = {
+        model: num_trained_on(model, problems, is_allowed=question.allow_trained) for model in models
+    }
     found = {}
     for number, model in enumerate(models):
-        found[model] = records = _records(question, task, model)
+        found[model] = records = _records(question, task, problems, model)
         if out is not None:
             with Journal(out / f"{number}-{Path(model).stem}.jsonl") as lines:
                 for record in records:
                     lines.append(record)
         if fault := verifier_fault(records, MAX_ERROR_SHARE, model):
             raise VerifierFailed(fault)
-    return Answer(task.name, question, found)
+    return Answer(task.name, question, found, trained)
 
 
-def _records(question: Question, task: Task, model: str) -> list[EvalRecord]:
-    problems = sample(task.of(question.split), question.num_problems)
+def _records(
+    question: Question, task: Task, problems: Sequence[Problem], model: str
+) -> list[EvalRecord]:
     opened = open_engine(model, config=EngineConfig(max_rows=question.max_rows))
     sampling = SamplingParams(
         max_tokens=question.max_tokens, temperature=question.temperature, seed=question.seed
@@ -115,7 +123,8 @@ def _records(question: Question, task: Task, model: str) -> list[EvalRecord]:
 def as_json(answer: Answer) -> str:
     """One JSON object, indented, with a line end; its keys are a contract (docs/json.md)."""
     models = [
-        {"model": model, **summary_json(summarise(records))} for model, records in answer.models.items()
+        {"model": model, **summary_json(summarise(records)), "trained_on": answer.num_trained_on[model]}
+        for model, records in answer.models.items()
     ]
     found: dict[str, object] = {
         "task": answer.task,

@@ -1,5 +1,7 @@
 import contextlib
 import os
+import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -8,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from groschen.errors import Unsupported
-from groschen.tasks import seccomp
+from groschen.tasks import seccomp, walls
 from groschen.tasks.sandbox import Limits, Sandbox, hole
-from groschen.tasks.walls import WALLS, Bubblewrap, Piped, Process, Wall
+from groschen.tasks.walls import WALLS, Bubblewrap, Piped, Process, Sandlock, Wall
 
 
 def samples(text: str) -> dict[str, str]:
@@ -168,6 +170,65 @@ def test_a_confined_process_holds_no_right_and_a_filter(sandbox: Sandbox) -> Non
     if sandbox.wall.user() is not None:
         assert len({*status["Uid"].split(), *status["Gid"].split()}) == 1
         assert int(status["Uid"].split()[0]) >= 65_534 and status["Groups"] == ""
+
+
+# What a container's root has by default (Docker), and one from which all was taken.
+RIGHTS = {
+    "container": (
+        "chown,dac_override,fowner,fsetid,kill,setgid,setuid,setpcap,net_bind_service,net_raw,sys_chroot,mknod"
+        ",audit_write,setfcap"
+    ),
+    "none": "",
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+@pytest.mark.parametrize("rights", RIGHTS)
+def test_a_wall_that_holds_for_root_holds_for_root_with_fewer_rights(sandbox: Sandbox, rights: str) -> None:
+    kept = ["-all", *(f"+{name}" for name in RIGHTS[rights].split(",") if name)]
+    code = """
+import sys
+from groschen.errors import Unsupported
+from groschen.tasks.sandbox import Sandbox, hole
+from groschen.tasks.walls import WALLS
+try:
+    print(hole(Sandbox(next(wall for wall in WALLS if wall.name == sys.argv[1]))))
+except Unsupported as unsupported:
+    print(unsupported)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = ["setpriv", "--bounding-set", ",".join(kept), sys.executable, "-c", code, sandbox.wall.name]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if isinstance(sandbox.wall, Sandlock):
+        assert ended.stdout == "None\n", ended.stderr
+    else:  # it needs rights or namespaces, and says so; it never holds less
+        assert ended.stdout == "None\n" or "bwrap: " in ended.stdout or "can't become" in ended.stdout, ended
+
+
+def test_sandlock_changes_the_user_only_where_it_can_still_look_after_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trace = 1 << 19
+    monkeypatch.setattr(walls, "_all_may_read", lambda _: True)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(walls, "_is_mapped", lambda _: True)
+    monkeypatch.setattr(walls, "_has_rights", lambda _: True)
+    assert Sandlock().user() is not None and Sandlock().counts_alone()
+    monkeypatch.setattr(walls, "_has_rights", lambda rights: rights != trace)
+    assert Sandlock().user() is None and not Sandlock().counts_alone()
+    assert any("root" in words for words in Sandlock().leaves_open())
+
+
+@pytest.mark.parametrize(
+    ("release", "counts"), [("5.10.0-28-amd64", False), ("5.14.0", True), ("6.1-rc3", True)]
+)
+def test_threads_are_counted_by_namespace_since_linux_5_14(
+    release: str, counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(platform, "release", lambda: release)
+    assert Bubblewrap().counts_alone() is counts
+    assert any("threads" in words for words in Bubblewrap().leaves_open()) is not counts
 
 
 def statuses_of(mark: str) -> list[dict[str, str]]:

@@ -12,6 +12,8 @@ What each does not hold: `leaves_open`. What none protects against: sandbox.py.
 """
 
 import os
+import platform
+import re
 import secrets
 import shutil
 import signal
@@ -30,6 +32,9 @@ _ENVIRONMENT = {"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin", "HOME": "/", "LA
 _NOBODY = 65534
 _UNUSED_USERS = range(1 << 30, (1 << 30) + (1 << 24))  # ids that no distribution gives to anybody
 _SET_USER_AND_GROUP = 1 << 6 | 1 << 7  # CAP_SETGID, CAP_SETUID
+_TRACE = 1 << 19  # CAP_SYS_PTRACE
+_THREADS = "it can start as many threads as its memory holds"
+_STAYS_ROOT = "it stays the user root, without any of root's rights"
 
 
 class Process(Protocol):
@@ -85,16 +90,21 @@ def readable() -> tuple[str, ...]:
 
 def other_user() -> int | None:
     """The number of a user who owns nothing, another one each time; None if this process can't become one."""
-    if os.geteuid() != 0 or not _may_change_user():
+    if os.geteuid() != 0 or not _has_rights(_SET_USER_AND_GROUP):
         return None
     drawn = secrets.choice(_UNUSED_USERS)
     return next((user for user in (drawn, _NOBODY) if _is_mapped(user)), None)
 
 
-def _may_change_user() -> bool:
+def _has_rights(capabilities: int) -> bool:
     status = Path("/proc/self/status").read_text()
     effective = next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1]
-    return int(effective, 16) & _SET_USER_AND_GROUP == _SET_USER_AND_GROUP
+    return int(effective, 16) & capabilities == capabilities
+
+
+def _namespaces_count_threads() -> bool:
+    """Whether a limit on a user's threads counts those of one user namespace: since Linux 5.14."""
+    return [int(number) for number in re.findall(r"\d+", platform.release())[:2]] >= [5, 14]
 
 
 def _is_mapped(user: int) -> bool:
@@ -119,7 +129,7 @@ class Bubblewrap:
 
     def leaves_open(self) -> tuple[str, ...]:
         """As of every wall."""
-        return () if os.geteuid() != 0 else ("it can start any number of threads: root's are not limited",)
+        return () if self.counts_alone() else (_THREADS,)
 
     def user(self) -> int | None:
         """As of every wall."""
@@ -127,7 +137,7 @@ class Bubblewrap:
 
     def counts_alone(self) -> bool:
         """As of every wall. The kernel never limits the threads of root, whatever its name in here."""
-        return os.geteuid() != 0
+        return os.geteuid() != 0 and _namespaces_count_threads()
 
     def start(self, argv: Sequence[str], memory_bytes: int) -> Process:  # noqa: ARG002 - the process limits itself
         """As of every wall."""
@@ -223,14 +233,14 @@ class Sandlock:
         )
         if self.counts_alone():
             return reads
-        threads = "it can start as many threads as its memory holds"
-        if os.geteuid() != 0:
-            return (*reads, threads)
-        return (*reads, threads, f"it stays root, without rights: another user can't read {sys.base_prefix}")
+        return (*reads, _THREADS) if os.geteuid() != 0 else (*reads, _THREADS, _STAYS_ROOT)
 
     def user(self) -> int | None:
-        """As of every wall. Only where another user can read Python; else root without capabilities."""
-        return other_user() if all(map(_all_may_read, (python(), *readable()))) else None
+        """As of every wall. Only where that user can read Python and sandlock can look into its memory, as it
+        must; else root without capabilities.
+        """
+        possible = _has_rights(_TRACE) and all(map(_all_may_read, (python(), *readable())))
+        return other_user() if possible else None
 
     def counts_alone(self) -> bool:
         """As of every wall."""

@@ -36,19 +36,32 @@ const CLEAN = {
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:|#)/i, RETURN_DOM_FRAGMENT: true,
 };
 
+// Forty quotations or lists inside each other, by their markers or by their indentation: nobody writes that, and the
+// browser's tab may die of it. Such a text is shown as it is written.
+const LEVEL = "(?:>|[-+*](?=[ \\t])|\\d{1,9}[.)](?=[ \\t]))";
+const TOO_DEEP = new RegExp(`^(?:[ \\t]*${LEVEL}){40}|^[ \\t]{160,}${LEVEL}`, "m");
+
 /** The text as blocks; `isGrowing` while more of it may come. */
 export function Markdown({ text, isGrowing, label }) {
-  const blocks = useMemo(() => {
-    const cut = cutMaths(text, isGrowing);
-    return marked.lexer(cut.text).filter((token) => token.type !== "space" && token.type !== "def")
-      .map((token) => ({ token, pieces: cut.pieces,
-        key: token.raw.replace(MARK, (_, index) => JSON.stringify(cut.pieces[index])) }));
-  }, [text, isGrowing]);
+  const blocks = useMemo(() => blocksOf(text, isGrowing), [text, isGrowing]);
   return html`<div class="markdown" dir="auto">
     ${blocks.map((block, index) => (block.token.type === "code"
       ? html`<${Code} key=${index} text=${block.token.text} language=${block.token.lang ?? ""} label=${label} />`
       : html`<${Block} key=${index} ...${{ block }} />`))}
   </div>`;
+}
+
+function blocksOf(text, isGrowing) {
+  const asWritten = [{ token: { type: "written", raw: text }, pieces: [], key: text }];
+  if (TOO_DEEP.test(text)) return asWritten;
+  const cut = cutMaths(text, isGrowing);
+  try {
+    return marked.lexer(cut.text).filter((token) => token.type !== "space" && token.type !== "def")
+      .map((token) => ({ token, pieces: cut.pieces,
+        key: token.raw.replace(MARK, (_, index) => JSON.stringify(cut.pieces[index])) }));
+  } catch { // too deep for marked in a way that the pattern above does not know
+    return asWritten;
+  }
 }
 
 class Block extends Component {
@@ -57,7 +70,15 @@ class Block extends Component {
   componentDidUpdate() { this.fill(); }
   fill() {
     const { token, pieces } = this.props.block;
-    this.base.replaceChildren(clean(marked.parser([token]), pieces));
+    try {
+      if (token.type !== "written") {
+        this.base.replaceChildren(clean(marked.parser([token]), pieces));
+        return;
+      }
+    } catch { // shown as it is written, below
+    }
+    const text = token.raw.replace(MARK, (_, index) => pieces[index].source);
+    this.base.replaceChildren(Object.assign(document.createElement("p"), { className: "written", textContent: text }));
   }
   render() { return html`<div class="block"></div>`; }
 }
@@ -111,9 +132,8 @@ function putMathsBack(fragment, pieces) {
   for (const element of fragment.querySelectorAll("[href], [title]")) {
     for (const name of ["href", "title"]) {
       const value = element.getAttribute(name);
-      if (value?.includes("\uE000")) {
-        element.setAttribute(name, value.replace(MARK, (_, index) => pieces[index].source));
-      }
+      const shown = value?.replace(MARK, (_, index) => pieces[index].source);
+      if (shown !== value) element.setAttribute(name, shown);
     }
   }
   const walker = document.createTreeWalker(fragment, NodeFilter.SHOW_TEXT);
@@ -121,10 +141,10 @@ function putMathsBack(fragment, pieces) {
   while (walker.nextNode()) if (walker.currentNode.data.includes("\uE000")) texts.push(walker.currentNode);
   for (const node of texts) {
     const isCode = node.parentElement?.closest("code");
-    node.replaceWith(...node.data.split(/(\uE000\d+\uE001)/).filter(Boolean).map((part) => {
-      const found = /^\uE000(\d+)\uE001$/.exec(part);
-      if (!found) return part;
-      return isCode ? pieces[found[1]].source : drawMaths(pieces[found[1]]);
+    // Split by a pattern with a group: every second part is an index.
+    node.replaceWith(...node.data.split(MARK).map((part, place) => {
+      if (place % 2 === 0) return part;
+      return isCode ? pieces[part].source : drawMaths(pieces[part]);
     }));
   }
 }
@@ -144,6 +164,7 @@ function Code({ text, language, label }) {
 
 /** The text without marks, for the one announcement that a screen reader gets. */
 export function plainText(text) {
+  if (TOO_DEEP.test(text)) return text.trim();
   const box = document.createElement("div");
   box.append(clean(marked.parser(marked.lexer(text)), []));
   return box.textContent.trim();

@@ -1,6 +1,7 @@
 """The probe finds this machine exact, compiled and portable, and finds a fault that was put there."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from groschen import machine
 from groschen.model import exactness, operations
 from groschen.model.build_kernels import Built, library
 from groschen.model.compiled import CompiledOperations
+from groschen.model.kvcache import LayerCache, Rows
 from groschen.model.operations import Kit
 from groschen.model.portable import PortableOperations
 from groschen.model.products import (
@@ -20,6 +22,7 @@ from groschen.model.products import (
     TiledProduct,
     WidenedProduct,
 )
+from groschen.model.shapes import AttentionShape, Categorical
 
 CPU = torch.device("cpu")
 
@@ -99,6 +102,52 @@ def test_a_product_that_treats_one_row_differently_is_named(monkeypatch: pytest.
     report = exactness.probe(torch.bfloat16)
     assert not report.exact
     assert report.first_inexact == "product"
+
+
+class _OfAGpu(PortableOperations):
+    """Changes bits where the libraries of a GPU take another kernel: `fault` says which."""
+
+    fault = ""
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
+        y = super().rms_norm(x, weight, eps, offset)
+        return y * (1 + 2**-23) if self.fault == "rms_norm" and 8 <= x[..., 0].numel() < 16 else y
+
+    def attend(self, queries: Tensor, cache: LayerCache, rows: Rows, shape: AttentionShape) -> Tensor:
+        y = super().attend(queries, cache, rows, shape)
+        return y * (1 + 2**-23) if self.fault == "attention" and rows.tables.shape[1] > 64 else y
+
+    def categorical(self, logits: Tensor, *given: Tensor | None) -> Categorical:  # type: ignore[override]
+        found = super().categorical(logits, *given)  # type: ignore[arg-type]
+        is_other = self.fault == "draw" and len(logits) > 512
+        return found._replace(logprobs=found.logprobs * (1 + 2**-22)) if is_other else found
+
+
+class _ProductOfAGpu(PlainProduct):
+    """Takes another kernel above 400 rows, as cuBLAS does somewhere."""
+
+    def multiply(
+        self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None, is_wide: bool = False
+    ) -> Tensor:
+        y = super().multiply(x, packed, outputs, bias, is_wide)
+        return y * (1 + 2**-23) if len(x) > 400 else y
+
+
+@pytest.mark.parametrize("fault", ["", "product", "rms_norm", "attention", "draw"])
+def test_the_probe_of_a_gpu_sees_what_lies_beyond_the_shapes_of_a_cpu(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = _OfAGpu(torch.float32, is_ordered=True)
+    monkeypatch.setattr(_OfAGpu, "fault", fault)
+    product = _ProductOfAGpu if fault == "product" else PlainProduct
+    kit = Kit(operation, product(torch.float32, rows_at_once=128))
+    for module in (exactness, operations):
+        monkeypatch.setattr(module, "kit_for", lambda device, dtype: kit)
+    monkeypatch.setattr(exactness, "_SHAPES", ((64, 96),))
+    reach = replace(exactness.CUDA, context=150, vocabularies=(2048,))
+    assert exactness.probe(torch.bfloat16, reach=reach).first_inexact == (fault or None)
+    if fault != "rms_norm":  # of 8 to 15 rows: no count of the other probe, but one of its chunks
+        assert exactness.probe(torch.bfloat16, reach=exactness.CPU).first_inexact is None
 
 
 def test_the_compiled_product_is_one_chain_of_fused_multiply_adds() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests.engine.test_engine_exactness import flat, prompt, requests
 from tests.fake_cuda import FakeCuda
+from tests.gpu.conftest import HAS_CUDA
 from tests.gpu.models import engine_on, gap_max, model_on
 
 from groschen.engine.graphs import DecodeGraphs
@@ -41,6 +42,21 @@ def test_a_step_is_captured_once_for_each_shape_and_replayed(stand_in: FakeCuda)
         "graphs that never run together share memory"
     )
     assert stand_in.graphs[0].pool is not None
+
+
+@pytest.mark.gpu
+def test_smaller_graphs_take_no_memory_beside_the_largest(device: torch.device) -> None:
+    """What a step passes through is gathered keys and values above all: tens of MB for 64 rows here."""
+    if not HAS_CUDA:
+        pytest.skip("the stand-in has no memory of its own")
+    engine = engine_on(model_on(device))
+    engine.generate(requests(64, max_tokens=20))
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_reserved()
+    for count in (1, 2, 3, 5, 9, 17, 33, 48):
+        engine.generate(requests(count, max_tokens=20))
+    torch.cuda.synchronize()
+    assert torch.cuda.memory_reserved() - before < 64 << 20
 
 
 def test_captured_steps_give_what_uncaptured_ones_do(

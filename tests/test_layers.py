@@ -49,7 +49,7 @@ ORDER_IN_ROOM = {
         report_examples report_facts report_headline report""",
     "train/": """
         advantages alarms batch curriculum losses measuring optimizer rewards recipe reference state step
-        calibration metrics prompt_length planning sizing advice remaining signals session grpo origin
+        calibration metrics prompt_length planning known sizing advice remaining signals session grpo origin
         opening command""",
     "serve/": """
         events faults field_types fields

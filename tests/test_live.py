@@ -57,6 +57,19 @@ def drive(watch: Watch, clock: Clock) -> None:
     watch.progress("rollouts", 12, 64)
 
 
+def test_a_step_says_what_is_gone_what_was_planned_and_what_is_left() -> None:
+    said, clock = io.StringIO(), Clock()
+    watch = PlainWatch(said, clock)
+    watch.start(Facts(task="t", model="m", num_steps=9, planned_s=3600.0))
+    watch.step(step_metrics(1, **{"time/total_s": 600.0, "time/left_s": 4000.0}))
+    assert "10 min 00 s of 1 h 00 min planned, 1 h 07 min left" in said.getvalue()
+    live = LiveWatch(Console(file=Terminal(), width=110), clock)
+    live.start(Facts(task="t", model="m", num_steps=9, planned_s=3600.0))
+    live.step(step_metrics(1, **{"time/total_s": 600.0, "time/left_s": 4000.0}))
+    assert "1 h 07 min left, 1 h 00 min planned" in drawn(live)
+    live.finish()
+
+
 def drawn(watch: LiveWatch, *, width: int = 110) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
     console.print(watch.render())

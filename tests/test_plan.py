@@ -16,7 +16,7 @@ from groschen.errors import BadRequest, DoesNotFit
 from groschen.ledger import LedgerLine
 from groschen.model.config import ModelConfig
 from groschen.model.flops import generation_flops, scoring_flops, training_flops
-from groschen.plan import Plan, as_json, as_table, compare, plan
+from groschen.plan import Plan, as_json, as_table, compare, figure, plan
 from groschen.plan_memory import Layout
 from groschen.plan_time import Interval, Rates, RecipeFacts
 from groschen.prices import Prices, load_prices
@@ -200,11 +200,37 @@ def test_a_plan_and_a_comparison_are_json_and_a_plan_is_a_table() -> None:
     assert shown["memory"]["weights"] == found.memory.weights
     assert json.loads(as_json(comparison))["phases"][-1]["phase"] == "total"
     console = Console(width=80, record=True, file=StringIO())
-    long = replace(found.total, seconds=Interval(35_000.0, 350_000.0, 3_500_000.0), joules=1e8)
+    long = replace(
+        found.total, seconds=Interval(35_000.0, 350_000.0, 3_500_000.0), joules=1e9, flops=1.703e20,
+        cost=Interval(22.911, 1254.3, 17_030.4),
+    )  # fmt: skip
     console.print(as_table(replace(found, total=long)))
     text = console.export_text()
     assert "training" in text and "memory" in text and "EUR" in text
-    assert "97h 13m" in text and "…" not in text, "a figure is cut at 80 columns"
+    assert "97h 13m" in text and "40d 12h" in text and "22.9 - 17,030" in text
+    assert "…" not in text and "1.7e+08" in text and "277,778" in text, "a figure is cut at 80 columns"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0"), (0.00004, "0.0000"), (0.0123, "0.0123"), (4.564, "4.56"), (99.96, "100.0"),
+     (17030.4, "17,030"), (999_998.9, "999,999"), (1_703_000.0, "1.7e+06")],
+)  # fmt: skip
+def test_a_figure_has_seven_characters_at_most(value: float, shown: str) -> None:
+    assert figure(value) == shown and len(shown) <= 7
+
+
+def test_a_calibration_scales_the_times_and_narrows_their_intervals() -> None:
+    blind = made()
+    seen = made(replace(FACTS, generation_factor=0.5, training_factor=2.0, is_measured=True))
+    ratios = {
+        name: phase(seen, name).seconds.expected / phase(blind, name).seconds.expected
+        for name in ("generation", "evaluation", "training")
+    }
+    assert ratios["generation"] == ratios["evaluation"] == pytest.approx(0.5)
+    assert 1.9 < ratios["training"] <= 2.0  # the update itself is not scaled
+    widths = [phase(each, "training").seconds for each in (blind, seen)]
+    assert [round(each.high / each.expected, 4) for each in widths] == [1.9575, 1.38]
 
 
 def test_the_rates_of_a_real_kit_are_read_from_it() -> None:

@@ -179,13 +179,13 @@ def duration(seconds: float) -> str:
 
 
 def figure(value: float) -> str:
-    """At most seven characters: "0", "0.0123", "4.56", "12,345", "1.7e+06"."""
+    """At most seven characters: "0", "0.0123", "4.56", "12,345", "1.7e+06"; below 0.001 four decimals."""
     if value == 0:
         return "0"
     if value >= 100:
         return f"{value:,.0f}" if value < 999_999 else f"{value:.1e}"
     if value < 0.001:
-        return f"{value:.0e}"
+        return f"{value:.4f}"
     return f"{value:.{2 - math.floor(math.log10(value))}f}"
 
 

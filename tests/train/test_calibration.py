@@ -10,6 +10,7 @@ from tests.train.tiny_run import write_model, write_task
 
 from groschen import cli
 from groschen.config import build, read_toml
+from groschen.errors import BadRequest
 from groschen.evals.report_data import read_plan
 from groschen.model.checkpoint import open_checkpoint
 from groschen.records import Split
@@ -77,6 +78,18 @@ def test_a_run_without_a_recipe_writes_down_what_was_chosen(folder: Path, tmp_pa
     assert (made.budget, made.num_steps, made.sampling.max_tokens) == ("1h", 2, 12)
     assert (made.optimizer.learning_rate, made.evaluation.every) == (3e-6, 1)
     assert read_plan(tmp_path / "run" / "plan.json").samples == 8
+
+
+def test_what_is_wrong_is_said_before_the_model_is_tried(folder: Path, tmp_path: Path) -> None:
+    stderr, model = io.StringIO(), str(folder / "model")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(BadRequest, match="is not empty"):
+        command.begin(str(folder / "task.py"), model, tmp_path, SMALL, stderr)
+    rows = (folder / "task.py").read_text().replace('answer="e")', 'answer="e", split="train")')
+    (tmp_path / "task.py").write_text(rows)
+    with pytest.raises(BadRequest, match="no problems in the split test"):
+        command.begin(str(tmp_path / "task.py"), model, tmp_path / "run", SMALL[:3], stderr)
+    assert stderr.getvalue() == ""
 
 
 def test_without_a_wish_a_cpu_gets_a_night(folder: Path, tmp_path: Path) -> None:

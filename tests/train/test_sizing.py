@@ -16,8 +16,9 @@ from groschen.tasks.load import load_task
 from groschen.text.load import load_text
 from groschen.train import advice
 from groschen.train.calibration import Calibration
+from groschen.train.known import Known
 from groschen.train.planning import PromptTokens
-from groschen.train.sizing import FEWEST_STEPS, Known, Sized, choose, refuse_without_a_step
+from groschen.train.sizing import FEWEST_STEPS, Sized, choose, refuse_without_a_step
 
 HALF_BILLION = {
     "model_type": "qwen2", "vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864,
@@ -48,7 +49,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
 @pytest.fixture(autouse=True, scope="module")
 def memory() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("groschen.machine.free_memory_bytes", lambda device: 22 << 30)
+        patched.setattr("groschen.machine.free_memory_bytes", lambda device: 64 << 30)
         yield
 
 
@@ -146,6 +147,20 @@ def test_less_memory_gets_smaller_micro_batches(
     monkeypatch.setattr("groschen.machine.free_memory_bytes", lambda device: night.plan.memory.total - 1)
     less = choose(known, parse_budget("8h"))
     assert less.recipe.tokens_at_once < night.recipe.tokens_at_once
+
+
+def test_long_prompts_let_fewer_rows_decode_together(known: Known, night: Sized) -> None:
+    assert night.recipe.max_rows == 64
+    longer = chosen(known, "8h", prompts=PromptTokens(mean=100.0, longest=30_000))
+    assert longer.recipe.max_rows in (16, 32)  # in 16 GB, 30 k positions of 24 or 12 KB each, a quarter more
+
+
+def test_measurements_give_way_where_steps_are_few(known: Known, night: Sized) -> None:
+    def share(sized: Sized) -> float:
+        seconds = {each.phase: each.seconds.expected for each in sized.plan.phases}
+        return seconds["evaluation"] / sized.plan.total.seconds.expected
+
+    assert share(chosen(known, "20min")) < 0.35 and share(night) < 0.4
 
 
 def test_so_few_test_problems_say_what_they_cannot_show_and_how_many_could(

@@ -134,13 +134,7 @@ def create_run(folder: Path, manifest: Manifest, config: object) -> Run:
         raise BadRequest(
             "the manifest's config_digest is not that of the config; take groschen.config.digest"
         )
-    if is_run(folder):
-        raise BadRequest(
-            f"{folder} holds a run already; go on with it ({command('train', '--resume', folder)}) or choose "
-            "another folder"
-        )
-    if folder.is_dir() and any(folder.iterdir()):
-        raise BadRequest(f"{folder} is not empty and not a run; choose another folder")
+    refuse_used_folder(folder)
     lock: FolderLock | None = None
     try:
         with new_folder(folder) as place:
@@ -156,6 +150,17 @@ def create_run(folder: Path, manifest: Manifest, config: object) -> Run:
             lock.release()
         raise
     return Run(folder, manifest, lock)
+
+
+def refuse_used_folder(folder: Path) -> None:
+    """Raises BadRequest if a new run cannot be made there."""
+    if is_run(folder):
+        raise BadRequest(
+            f"{folder} holds a run already; go on with it ({command('train', '--resume', folder)}) or choose "
+            "another folder"
+        )
+    if folder.is_dir() and any(folder.iterdir()):
+        raise BadRequest(f"{folder} is not empty and not a run; choose another folder")
 
 
 def open_run(folder: Path) -> Run:

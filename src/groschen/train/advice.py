@@ -15,9 +15,11 @@ from groschen.commands import command
 from groschen.config import flatten
 from groschen.evals.power import problems_needed
 from groschen.live_words import duration, money, percent
-from groschen.train.sizing import FEWEST_STEPS, Known, Sized
+from groschen.train.known import Known
+from groschen.train.sizing import FEWEST_STEPS, Sized
 
 OFFERED = ("30min", "8h", "60h")  # a first look, a night, a weekend
+_TELLING = 8  # graded completions: if none of so many passes, the model solves under a third
 _WORTH_SHOWING = 0.05  # a test that cannot show so much says how many problems would
 _CHOSEN = (
     "num_steps", "max_rows", "tokens_at_once", "save_every", "budget",
@@ -29,7 +31,7 @@ _CHOSEN = (
 
 
 def explain(known: Known, sized: Sized) -> list[str]:
-    """What was chosen and why, five lines; a sixth where the budget is too small for a result."""
+    """What was chosen and why, five lines; more where a result is not to be expected."""
     recipe, plan = sized.recipe, sized.plan
     sampling, evaluation = recipe.sampling, recipe.evaluation
     seconds = plan.total.seconds
@@ -47,6 +49,12 @@ def explain(known: Known, sized: Sized) -> list[str]:
         f"{within} of {sized.budget}; {money(plan.total.cost.expected, plan.currency)}, "
         f"{plan.memory.total / 1e9:.1f} of {plan.memory.available / 1e9:.1f} GB; --set changes any of it",
     ]
+    found = known.calibration
+    if found is not None and found.num_graded >= _TELLING and not found.num_passed:
+        lines.append(
+            f"NOTHING PASSED of {found.num_graded}: where all completions of a problem earn the same, "
+            "nothing is learned; look at what the model writes, and at the prompt, before a long run"
+        )
     if sized.least_budget is not None:
         lines.append(
             f"TOO SMALL FOR A RESULT: fewer than {FEWEST_STEPS} updates seldom teach anything; give "
@@ -151,6 +159,7 @@ def as_json(known: Known, sizes: Sequence[Sized]) -> str:
                 "smallest_gain": None if math.isnan(each.smallest_gain) else each.smallest_gain,
                 "test_problems": each.test_problems,
                 "fits": each.fits,
+                "has_a_step": each.has_a_step,
                 "least_budget": each.least_budget,
                 "command": command_of(known, each),
                 "plan": each.plan,

@@ -26,18 +26,19 @@ from groschen.records import EvalRecord
 from groschen.runs.budget import Spent, parse_budget
 from groschen.runs.checkpoints import Checkpoints
 from groschen.runs.disk import not_written
-from groschen.runs.folder import RunPaths
+from groschen.runs.folder import RunPaths, refuse_used_folder
 from groschen.runs.journal import read_journal
 from groschen.train import advice
 from groschen.train.advice import OFFERED, explain
 from groschen.train.alarms import RunStopped
 from groschen.train.grpo import train
+from groschen.train.known import know
 from groschen.train.opening import new_session, resumed_session
 from groschen.train.planning import plan_of
 from groschen.train.recipe import GrpoRecipe
 from groschen.train.session import Session
 from groschen.train.signals import ended_by_sigterm
-from groschen.train.sizing import choose, default_budget, know, refuse_without_a_step
+from groschen.train.sizing import choose, default_budget, refuse_without_a_step
 
 _RUNS = Path("runs")
 
@@ -57,6 +58,8 @@ def begin(
     """
     started, recipe, calibration = clock.seconds(), recipe_of(source, model, overrides), None
     if not has_recipe(source, model):
+        if out is not None:
+            refuse_used_folder(out)  # now: not after a look at the model
         known = know(recipe, named_by(source, model), overrides, stderr, calibrates=calibrates)
         sized = choose(known, parse_budget(recipe.budget or default_budget(known.device)))
         refuse_without_a_step(sized)

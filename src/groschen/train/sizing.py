@@ -12,29 +12,23 @@ steps or oftener, and there are at most 400 steps.
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TextIO
+from typing import Literal
 
 import torch
 
 from groschen import machine
 from groschen.config import build
 from groschen.errors import BadRequest, DoesNotFit
-from groschen.evals.power import WORST_RATE, careful_rate, smallest_gain
-from groschen.model.checkpoint import open_checkpoint
-from groschen.model.config import ModelConfig
+from groschen.evals.power import smallest_gain
+from groschen.model.kvcache import KEYS_PER_BLOCK, KeyValueCache
+from groschen.model.operations import kit_for
 from groschen.plan import Plan
 from groschen.plan_time import RecipeFacts
 from groschen.records import Split
 from groschen.runs.budget import Budget, Spent
-from groschen.tasks.load import load_task
-from groschen.tasks.task import Task
-from groschen.text.bundle import Text
-from groschen.text.load import load_text
-from groschen.train.calibration import ANNOUNCEMENT, Calibration, calibrate
-from groschen.train.measuring import measured_roofs
-from groschen.train.planning import PromptTokens, as_roofs, facts, plan_with, prompt_tokens
+from groschen.train.known import Known, is_set
+from groschen.train.planning import facts, plan_with
 from groschen.train.recipe import GrpoRecipe
 
 FEWEST_STEPS = 40  # below, a gain is not to be expected
@@ -47,38 +41,9 @@ _TEST_SHARE, _DEV_SHARE, _WORDING_SHARE = 0.2, 0.15, 0.05  # of the budget, at m
 _TEST_PROBLEMS, _DEV_COMPLETIONS = (2000, 1000, 500, 250, 100, 50, 20), (300, 200, 100, 64, 32, 16)
 _WORDING_PROBLEMS = (50, 24, 12)
 _SMALL_ENOUGH = 0.03  # a test that shows this gain needs to be no larger
-_AROUND_S = 15.0  # a run's checks before its ledger begins, and its report
 _ROWS = {"cpu": 64, "cuda": 256}
 _MICRO_BATCHES = {"cpu": (2048, 1024), "cuda": (16384, 8192, 4096, 2048, 1024)}
 _MAX_TOKENS = 512  # where no completion was seen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What sizes are chosen for."""
-
-    named: Mapping[str, object]  # task and model, as in a recipe
-    overrides: Sequence[str]  # key=value of the user
-    task: Task
-    text: Text
-    config: ModelConfig
-    device: torch.device
-    roofs: Mapping[str, float]
-    prompts: PromptTokens
-    calibration: Calibration | None
-    completion_tokens: int | None = None  # the mean that the user expects
-
-    @property
-    def base(self) -> float:
-        """The base's rate to plan a test with: the worst one that a calibration leaves possible."""
-        if self.calibration is None:
-            return WORST_RATE
-        return careful_rate(self.calibration.num_passed, self.calibration.num_graded)
-
-    @property
-    def spent_s(self) -> float:
-        """What the command takes besides what a plan has."""
-        return _AROUND_S + (self.calibration.seconds if self.calibration else 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,49 +60,6 @@ class Sized:
     least_budget: str | None  # where this one is too small for a result: one that is not
 
 
-def know(
-    recipe: GrpoRecipe,
-    named: Mapping[str, object],
-    overrides: Sequence[str],
-    stderr: TextIO,
-    *,
-    calibrates: bool = True,
-    completion_tokens: int | None = None,
-) -> Known:
-    """Count, measure and, if `calibrates`, try the model. Raises the errors of everything that it opens.
-
-    recipe: with the settings that the user made. completion_tokens: the mean length that the user expects.
-    """
-    device = machine.best_device()
-    machine.prepare(device)
-    task, checkpoint = load_task(recipe.task, recipe.verdict_seconds), open_checkpoint(recipe.model)
-    text = load_text(checkpoint.source)
-    config = ModelConfig.from_json(checkpoint.config)
-    roofs = measured_roofs(config, device)
-    calibration = None
-    if calibrates:
-        print(ANNOUNCEMENT, file=stderr, flush=True)
-        own = recipe.sampling.max_tokens if is_set(overrides, "sampling.max_tokens") else None
-        calibration = calibrate(task, checkpoint, text, as_roofs(roofs), recipe, own)
-    return Known(
-        named=named,
-        overrides=overrides,
-        task=task,
-        text=text,
-        config=config,
-        device=device,
-        roofs=roofs,
-        prompts=prompt_tokens(task, text),
-        calibration=calibration,
-        completion_tokens=completion_tokens,
-    )
-
-
-def is_set(overrides: Sequence[str], name: str) -> bool:
-    """Whether one of these flags, key=value, sets it."""
-    return any(flag.partition("=")[0].strip() == name for flag in overrides)
-
-
 def default_budget(device: torch.device) -> str:
     """A night on a CPU; on a GPU an hour, in which it does what two cores do in days."""
     return "8h" if device.type == "cpu" else "1h"
@@ -145,13 +67,11 @@ def default_budget(device: torch.device) -> str:
 
 def choose(known: Known, budget: Budget) -> Sized:
     """The sizes for a budget. Raises DoesNotFit if the memory is too small."""
-    search = _Search(known, budget)
-    start = search.with_memory(search.start())
-    start = search.with_test(start)
-    for count, least_steps in search.problem_counts(start):
-        best = search.with_steps(replace(start, problems=count))
-        if best.fits and best.steps >= least_steps:
-            break
+    for measuring in (1.0, 0.5):
+        search = _Search(known, budget, measuring)
+        best = search.best()
+        if best.fits and best.steps >= FEWEST_STEPS:
+            break  # else half of the measurements, for more steps
     recipe = search.recipe(best)
     is_short = recipe.num_steps < FEWEST_STEPS and not is_set(known.overrides, "num_steps")
     num_test = min(recipe.evaluation.test_problems, len(known.task.problems[Split.TEST]))
@@ -200,8 +120,18 @@ class _Sizes:
 class _Search:
     """Candidates as recipes, with what the user set, and which share of the budget each takes."""
 
-    def __init__(self, known: Known, budget: Budget) -> None:
-        self.known, self.budget = known, budget
+    def __init__(self, known: Known, budget: Budget, measuring: float) -> None:
+        """measuring: how much of its usual share of the budget measuring may have."""
+        self.known, self.budget, self.measuring = known, budget, measuring
+
+    def best(self) -> _Sizes:
+        """The most completions a step that leave it steps enough."""
+        start = self.with_test(self.with_memory(self.start()))
+        for count, least_steps in self.problem_counts(start):
+            sizes = self.with_steps(replace(start, problems=count))
+            if sizes.fits and sizes.steps >= least_steps:
+                break
+        return sizes
 
     def start(self) -> _Sizes:
         """Group size, lengths and rows, which do not depend on the budget."""
@@ -212,9 +142,19 @@ class _Search:
             problems=max(_COMPLETIONS) // 8,  # for the memory of all rows
             group=16 if is_seldom else 8,
             max_tokens=_max_tokens(self.known),
-            max_rows=_ROWS.get(kind, _ROWS["cpu"]),
+            max_rows=self._rows(),
             tokens_at_once=_MICRO_BATCHES.get(kind, _MICRO_BATCHES["cpu"])[0],
         )
+
+    def _rows(self) -> int:
+        """Rows whose cache takes a quarter of the memory at most, should all have the longest prompt."""
+        known, rows = self.known, _ROWS.get(self.known.device.type, _ROWS["cpu"])
+        dtype = kit_for(known.device, torch.bfloat16).operations.activation_dtype
+        per_token = KeyValueCache.bytes_per_block(known.config, dtype) / KEYS_PER_BLOCK
+        row_bytes = 1.25 * per_token * (known.prompts.longest + _max_tokens(known))
+        while rows > 4 and rows * row_bytes > machine.free_memory_bytes(known.device) / 4:
+            rows //= 2
+        return rows
 
     def with_memory(self, sizes: _Sizes) -> _Sizes:
         """The largest micro-batch whose activations fit, else the smallest: its layers are computed again."""
@@ -238,7 +178,11 @@ class _Search:
         pairs = [(n, k) for n in counts for k in (1, 2, 4, 8) if k < 8 or n <= 250]
         without = self.share(self.recipe(sizes))
         candidates = [replace(sizes, test_problems=n, test_samples=k) for n, k in pairs]
-        paid = [each for each in candidates if self.share(self.recipe(each)) - without <= _TEST_SHARE]
+        paid = [
+            each
+            for each in candidates
+            if self.share(self.recipe(each)) - without <= self.measuring * _TEST_SHARE
+        ]
         gains = {each: smallest_gain(each.test_problems, each.test_samples, self.known.base) for each in paid}
         enough = [each for each in paid if gains[each] <= _SMALL_ENOUGH]
         if enough:
@@ -255,7 +199,9 @@ class _Search:
         without = self.share(self.recipe(sizes))
         for count in _WORDING_PROBLEMS:
             tried = replace(sizes, prompt_problems=count)
-            if self.share(self.recipe(tried)) - without <= _WORDING_SHARE + _TEST_SHARE / 2:
+            if self.share(self.recipe(tried)) - without <= self.measuring * (
+                _WORDING_SHARE + _TEST_SHARE / 2
+            ):
                 return tried
         return sizes
 
@@ -282,7 +228,7 @@ class _Search:
             tried = replace(sizes, dev_problems=n, dev_samples=min(4, max(1, count // n)), every=1)
             # One step: of the base, and after it.
             once = (self.share(self.recipe(tried)) - least) / 2
-            if once * num_evaluations <= _DEV_SHARE:
+            if once * num_evaluations <= self.measuring * _DEV_SHARE:
                 break
         return tried
 

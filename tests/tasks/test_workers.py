@@ -18,6 +18,8 @@ import os, time
 from groschen.tasks.worker_loop import Refused, serve
 
 def judge(job):
+    if "note" in job:
+        open(job["note"], "w").write(str(os.getpid()))
     if "sleep" in job:
         time.sleep(job["sleep"])
     if "end" in job:
@@ -183,3 +185,28 @@ def test_lines_come_one_by_one_however_they_were_written() -> None:
     process, lines = talk("print('a'); print('b')\nfor c in 'cd\\n': print(c, end='', flush=True)")
     with process:
         assert [lines.receive(time.perf_counter() + 5) for _ in range(3)] == [b"a", b"b", b"cd"]
+
+
+ASKS = """
+import sys
+from groschen.tasks.workers import Workers
+Workers("obedient_worker", most=1).ask({"note": sys.argv[1], "sleep": 1000}, 1000)
+"""
+
+
+@pytest.mark.usefixtures("workers")
+def test_a_worker_ends_with_its_parent_in_the_midst_of_a_job(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    parent = subprocess.Popen([sys.executable, "-c", ASKS, str(note)], env=environment)
+    while not (note.exists() and note.read_text()):
+        assert parent.poll() is None
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    stat = Path(f"/proc/{note.read_text()}/stat")
+    for _ in range(500):
+        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.02)
+    pytest.fail("it still runs")

@@ -10,10 +10,8 @@ out the clock, which the parent holds (task_process.py).
 import hashlib
 import json
 import os
-import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,10 +26,10 @@ from groschen.tasks.gate import sound
 from groschen.tasks.reasoning_gym import load_reasoning_gym
 from groschen.tasks.task import Draft
 from groschen.tasks.user_file import load_user_file, make_importable
+from groschen.tasks.worker_loop import end_with
 
 Job = Mapping[str, Any]
 _FILE = "GROSCHEN_TASK_FILE"  # in the environment: what children of the task's code must be able to import
-_WATCHED_SECONDS = 1.0
 
 
 def main() -> None:
@@ -42,7 +40,7 @@ def main() -> None:
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
     first = json.loads(jobs.readline())
     _restore_path(first["pythonpath"])
-    threading.Thread(target=_end_with, args=(first["parent"],), daemon=True).start()
+    threading.Thread(target=end_with, args=(first["parent"],), daemon=True).start()
     try:
         draft = _load(first["task"])
         problems = msgspec.json.encode([_sendable(problem) for problem in draft.problems])
@@ -84,13 +82,6 @@ def _restore_path(path: str | None) -> None:
         os.environ.pop("PYTHONPATH", None)
     else:
         os.environ["PYTHONPATH"] = path
-
-
-def _end_with(parent: int) -> None:
-    """End this process and those that it started when the parent is gone, whatever it computes just now."""
-    while os.getppid() == parent:
-        time.sleep(_WATCHED_SECONDS)
-    os.killpg(0, signal.SIGKILL)
 
 
 def _load(task: Job) -> Draft:

@@ -17,9 +17,11 @@ from msgspec import Meta, Struct
 from platformdirs import user_config_path
 
 from groschen.errors import BadFile
+from groschen.files import decode, read_bytes
 
 ENVIRONMENT_VARIABLE = "GROSCHEN_PRICES"
 JOULES_PER_KWH = 3.6e6
+_REMEDY = "see docs/costs.md"
 _SHIPPED = Path(__file__).with_name("prices.json")
 _LAID_OVER = ("rates", "gpu_hours", "apis")  # tables: the user's entries join or replace the shipped ones
 
@@ -151,12 +153,7 @@ def load_prices(path: Path | None = None) -> Prices:
 
 
 def _read(path: Path) -> dict[str, object]:
-    try:
-        table = msgspec.json.decode(path.read_bytes())
-    except OSError as error:
-        raise BadFile(f"prices {path} could not be read ({error.strerror}); see docs/costs.md") from error
-    except msgspec.DecodeError as error:
-        raise BadFile(f"{path} is not JSON ({error}); see docs/costs.md") from error
+    table: object = decode(read_bytes(path, remedy=_REMEDY), object, path, _REMEDY)
     if not isinstance(table, dict):
         raise BadFile(f"{path} must hold one JSON object with prices, found {type(table).__name__}")
     return cast("dict[str, object]", table)

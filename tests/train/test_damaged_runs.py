@@ -19,6 +19,7 @@ from groschen.errors import BadFile
 from groschen.runs.rollouts import Expected, RolloutJournal, RolloutLine
 from groschen.train.grpo import train
 from groschen.train.opening import new_session, resumed_session
+from groschen.train.recipe import GrpoRecipe
 from groschen.train.session import Session
 
 STEP = 3  # whose rollouts are drawn and graded but not trained when the process ends
@@ -32,29 +33,29 @@ class Killed(BaseException):
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`whole`, a run in one go, and `killed`, the same until the rollouts of a step are on the disk."""
     folder = tmp_path_factory.mktemp("runs")
-    settings = recipe(folder)
-    session = new_session(settings, folder / "whole", io.StringIO())
+    session = new_session(recipe(folder), folder / "whole", io.StringIO())
     train(session)
     session.close()
-    session = new_session(settings, folder / "killed", io.StringIO())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "roll_out", until(STEP))
-        with pytest.raises(Killed):
-            train(session)
-    session.close()
+    kill_after_rollouts(recipe(folder), folder / "killed")
     return folder
 
 
-def until(step: int) -> Callable[..., Any]:
+def kill_after_rollouts(settings: GrpoRecipe, folder: Path) -> None:
+    """A run that ends when the rollouts of its step STEP are drawn and graded, but not trained."""
+    session = new_session(settings, folder, io.StringIO())
     roll_out = Session.roll_out
 
     def stop_after(self: Session, problems: Any, number: int) -> Any:
         rolled = roll_out(self, problems, number)
-        if number == step:
+        if number == STEP:
             raise Killed
         return rolled
 
-    return stop_after
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Session, "roll_out", stop_after)
+        with pytest.raises(Killed):
+            train(session)
+    session.close()
 
 
 @pytest.fixture

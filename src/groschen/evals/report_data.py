@@ -14,9 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from groschen.errors import BadFile
+from groschen.files import decode, read_bytes, read_text
 from groschen.ledger import LedgerLine, read_ledger
 from groschen.plan import Plan
 from groschen.records import EvalRecord
@@ -25,6 +23,7 @@ from groschen.runs.manifest import Manifest, read_manifest
 
 BASE, PROMPTED, TRAINED, FORMAT_ONLY = "base", "base-best-prompt", "best", "format-only"
 MODELS = (BASE, PROMPTED, TRAINED, FORMAT_ONLY)
+_MOST_BYTES = 10_000_000  # of a text that a person may read
 PLAN, PRICES, CHECK = "plan.json", "prices.json", "check.json"
 _STEP = re.compile(r"step-(\d{6,})")
 
@@ -94,7 +93,7 @@ def read_run(folder: Path) -> RunData:
     return RunData(
         name=folder.resolve().name,
         manifest=manifest,
-        config=_read_text(folder / "config.toml") if found["config.toml"] else "",
+        config=read_text(folder / "config.toml", _MOST_BYTES) if found["config.toml"] else "",
         steps=_of_kind(metrics, "step"),
         evaluations=_of_kind(metrics, "evaluation"),
         events=_of_kind(metrics, "event"),
@@ -117,10 +116,8 @@ def check_warnings(folder: Path) -> tuple[str, ...]:
     path = folder / CHECK
     if not path.exists():
         return ()
-    try:
-        return msgspec.json.decode(_read_text(path), type=_Checked).warnings
-    except msgspec.DecodeError as error:
-        raise BadFile(f"{path} is no check of a task ({error}); remove it or restore it") from error
+    remedy = "remove it, or restore it from a copy of the run"
+    return decode(read_bytes(path, remedy=remedy), _Checked, path, remedy).warnings
 
 
 def number_of(line: Line, key: str) -> float:
@@ -152,23 +149,14 @@ def _best_step(path: Path) -> int | None:
     if path.is_symlink():
         text = path.readlink().name
     elif path.is_file():
-        text = _read_text(path)
+        text = read_text(path, _MOST_BYTES)
     else:
         return None
     match = _STEP.search(text)
     return int(match[1]) if match else None
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadFile(f"{path} cannot be read ({error}); restore it from a copy of the run") from error
-
-
 def read_plan(path: Path) -> Plan:
     """The plan that was made before a run began. Raises BadFile if the file cannot be read or is none."""
-    try:
-        return msgspec.json.decode(_read_text(path), type=Plan)
-    except msgspec.DecodeError as error:
-        raise BadFile(f"{path} is not a plan ({error}); remove it or restore it") from error
+    remedy = "remove it, or restore it from a copy of the run"
+    return decode(read_bytes(path, remedy=remedy), Plan, path, remedy)

@@ -130,7 +130,9 @@ class Number(InSlot):
             if len(found) > 1
             else f" in the notation {locale.value!r}"
         )
-        raise BadRequest(f"problem {problem.key!r} has the reference {given!r}, which {what}{hint}")
+        raise BadRequest(
+            f"problem {problem.key!r:.200} has the reference {given!r:.200}, which {what}{hint}"
+        )
 
     def _difference(self, right: Quantity, found: Quantity) -> str | None:
         if self.units and found.unit not in self.units:

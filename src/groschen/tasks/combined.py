@@ -36,7 +36,7 @@ class Weighted:
         for part in self.parts:
             if not math.isfinite(part.weight):
                 raise BadRequest(
-                    f"the part {part.name!r} has the weight {part.weight}; expected a finite number"
+                    f"the part {part.name!r:.200} has the weight {part.weight}; expected a finite number"
                 )
         if not any(part.required for part in self.parts):
             raise BadRequest("a weighted checker needs at least one required part: else every text passes")
@@ -83,11 +83,14 @@ class Weighted:
 def part_settings(name: str, raw: object) -> tuple[Mapping[str, object], float, bool]:
     """The settings of a part's verifier, its weight, and whether it is required. Raises BadRequest."""
     if not isinstance(raw, Mapping) or not isinstance(raw.get("kind"), str):
-        raise BadRequest(f"the part {name!r} of a weighted checker is {raw!r}; expected a table with a kind")
+        raise BadRequest(
+            f"the part {name!r:.200} of a weighted checker is {raw!r:.200}; expected a table with a kind"
+        )
     weight, required = raw.get("weight", 1.0), raw.get("required", True)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not isinstance(required, bool):
         raise BadRequest(
-            f"the part {name!r} has weight {weight!r}, required {required!r}; expected number, true/false"
+            f"the part {name!r:.200} has weight {weight!r:.200}, required {required!r:.200}; expected "
+            "number, true/false"
         )
     own = {key: value for key, value in raw.items() if key not in ("weight", "required")}
     return own, float(weight), required

@@ -61,7 +61,8 @@ class Json(InSlot):
         for field in self.fields:
             if _at(reference, _path(reference, field)) == ():
                 raise BadRequest(
-                    f"problem {problem.key!r} has no field {field!r} in its reference {problem.answer!r}"
+                    f"problem {problem.key!r:.200} has no field {field!r:.200} in its reference "
+                    f"{problem.answer!r:.200}"
                 )
 
     def refusal(self, problem: Problem, answer: str) -> str | None:

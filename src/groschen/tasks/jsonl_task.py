@@ -125,7 +125,7 @@ def _key(row: Row, problem: Problem, where: str, earlier: Mapping[str, Problem])
             raise BadFile(f"{where} has {named} as 'id' and 'key'; expected one text or whole number")
         key = str(named[0])
         if key in earlier:
-            raise BadFile(f"{where} has the id {key!r} of an earlier line; every problem needs its own")
+            raise BadFile(f"{where} has the id {key!r:.200} of an earlier line; every problem needs its own")
         return key
     # From the content, so that rows may be added, removed and sorted without renaming any other.
     digest = hashlib.sha256(content(problem).encode()).hexdigest()[:12]
@@ -142,7 +142,7 @@ def _split(row: Row, where: str) -> Split | None:
         return None
     if given not in tuple(Split):
         hint = " (its name here is dev)" if given in ("validation", "valid", "val", "eval") else ""
-        raise BadFile(f"{where} has the split {given!r}{hint}; expected 'train', 'dev' or 'test'")
+        raise BadFile(f"{where} has the split {given!r:.200}{hint}; expected 'train', 'dev' or 'test'")
     return Split(str(given))
 
 
@@ -157,7 +157,7 @@ def _checker(row: Row, settings: _Settings, where: str, beside: Path, made: dict
     source = where if "checker" in row else str(beside)
     chosen = {"kind": given} if isinstance(given, str) else given
     if not isinstance(chosen, Mapping) or not isinstance(chosen.get("kind"), str):
-        raise BadFile(f'{source}: the checker {given!r} has no kind; expected {{"kind": "number", ...}}')
+        raise BadFile(f'{source}: the checker {given!r:.200} has no kind; expected {{"kind": "number", ...}}')
     name = json.dumps(chosen, sort_keys=True, default=str)
     if name not in made:
         rest = {key: value for key, value in chosen.items() if key != "kind"}
@@ -183,7 +183,7 @@ def _settings(path: Path, raw: bytes) -> _Settings:
     for name, table in found.items():
         _refuse_unknown(name, _TABLES, f"{path} has the table [{name}]")
         if not isinstance(table, dict):
-            raise BadFile(f"{path} has {name} = {table!r}; expected a table, [{name}]")
+            raise BadFile(f"{path} has {name} = {table!r:.200}; expected a table, [{name}]")
     prompt = found.get("prompt", {})
     for name in prompt:
         _refuse_unknown(name, _TABLES["prompt"], f"{path} has {name} in [prompt]")
@@ -200,14 +200,14 @@ def _text(table: Row, name: str, path: Path) -> str | None:
     value = table.get(name)
     if value is None or isinstance(value, str):
         return value
-    raise BadFile(f"{path} has {name} = {value!r} in [prompt]; expected a text")
+    raise BadFile(f"{path} has {name} = {value!r:.200} in [prompt]; expected a text")
 
 
 def _texts(table: Row, name: str, path: Path) -> tuple[str, ...]:
     value = table.get(name, [])
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
-    raise BadFile(f"{path} has {name} = {value!r} in [prompt]; expected a list of texts")
+    raise BadFile(f"{path} has {name} = {value!r:.200} in [prompt]; expected a list of texts")
 
 
 def _refuse_unknown(name: str, known: Iterable[str], what: str) -> None:

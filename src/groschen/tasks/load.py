@@ -52,7 +52,7 @@ def _draft(source: str, seconds: float) -> Draft:
         return TaskProcess({"generator": generator, "settings": settings}, source, seconds).load()
     near = difflib.get_close_matches(name, (*BUILT_IN, _GYM), n=1)
     hint = f"did you mean {near[0]}?" if near else f"a task is {_KINDS}"
-    raise BadRequest(f"there is no task {source!r}, and no file of this name; {hint}")
+    raise BadRequest(f"there is no task {source!r:.200}, and no file of this name; {hint}")
 
 
 def _from_path(path: Path, seconds: float) -> Draft:
@@ -126,7 +126,9 @@ def _refuse_equal_keys(problems: Sequence[Problem], task: str) -> None:
     seen: set[str] = set()
     for problem in problems:
         if problem.key in seen:
-            raise BadRequest(f"task {task} has two problems with the key {problem.key!r}; each needs its own")
+            raise BadRequest(
+                f"task {task} has two problems with the key {problem.key!r:.200}; each needs its own"
+            )
         seen.add(problem.key)
 
 

@@ -86,8 +86,8 @@ class Expression(InSlot):
         why = why or _self_check(reference, self.ignore_units, self.seconds)
         if why is not None:
             raise BadRequest(
-                f"problem {problem.key!r} has the reference {reference_text(problem)!r}, but {why}; correct "
-                "it, or use the kind number, choice or exact"
+                f"problem {problem.key!r:.200} has the reference {reference_text(problem)!r:.200}, but "
+                f"{why}; correct it, or use the kind number, choice or exact"
             )
 
     def refusal(self, problem: Problem, answer: str) -> str | None:

@@ -62,4 +62,4 @@ def _compiled(pattern: str) -> None:
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        raise BadRequest(f"{pattern!r} is no regular expression: {error}") from error
+        raise BadRequest(f"{pattern!r:.200} is no regular expression: {error}") from error

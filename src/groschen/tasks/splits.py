@@ -41,7 +41,7 @@ def shares_from(table: object, where: str) -> Shares:
     Raises BadRequest, which begins with `where`, for anything else.
     """
     if not isinstance(table, Mapping):
-        raise BadRequest(f'{where} is {table!r}; expected shares, as in {{"dev": 0.1, "test": 0.1}}')
+        raise BadRequest(f'{where} is {table!r:.200}; expected shares, as in {{"dev": 0.1, "test": 0.1}}')
     for name, value in table.items():
         if name not in ("dev", "test"):
             near = difflib.get_close_matches(str(name), ["dev", "test"], n=1)
@@ -50,7 +50,7 @@ def shares_from(table: object, where: str) -> Shares:
             )
             raise BadRequest(f"{where} names '{name}'; {hint}")
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise BadRequest(f"{where} has {name} = {value!r}; expected a number from 0 to 1")
+            raise BadRequest(f"{where} has {name} = {value!r:.200}; expected a number from 0 to 1")
     return Shares(**table)
 
 

@@ -47,26 +47,28 @@ def from_settings(kind: str, settings: Mapping[str, object]) -> Verifier:
     if kind == "weighted":
         return _weighted(settings)
     if kind not in KINDS:
-        raise BadRequest(f"there is no kind of checker {kind!r}; {_nearest(kind, [*KINDS, 'weighted'])}")
+        raise BadRequest(f"there is no kind of checker {kind!r:.200}; {_nearest(kind, [*KINDS, 'weighted'])}")
     made = KINDS[kind]
     names = [field.name for field in fields(made) if field.init]
     for key in settings:
         if key not in names:
-            raise BadRequest(f"the checker {kind!r} has no setting {key!r}; {_nearest(key, names)}")
+            raise BadRequest(f"the checker {kind!r:.200} has no setting {key!r:.200}; {_nearest(key, names)}")
     try:
         return msgspec.convert(dict(settings), made)
     except msgspec.ValidationError as error:
-        raise BadRequest(f"the checker {kind!r} can't be set so: {error}") from error
+        raise BadRequest(f"the checker {kind!r:.200} can't be set so: {error}") from error
 
 
 def _weighted(settings: Mapping[str, object]) -> Weighted:
     for key in settings:
         if key != "parts":
-            raise BadRequest(f"the checker 'weighted' has no setting {key!r}; {_nearest(key, ['parts'])}")
+            raise BadRequest(
+                f"the checker 'weighted' has no setting {key!r:.200}; {_nearest(key, ['parts'])}"
+            )
     raw = settings.get("parts")
     if not isinstance(raw, Mapping) or not raw:
         raise BadRequest(
-            f"the checker 'weighted' has the parts {raw!r}; expected a table from names to checkers"
+            f"the checker 'weighted' has the parts {raw!r:.200}; expected a table from names to checkers"
         )
     parts = []
     for name, one in raw.items():
@@ -80,4 +82,4 @@ def _weighted(settings: Mapping[str, object]) -> Weighted:
 def _nearest(name: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(map(repr, names))}"
+    return f"did you mean {near[0]!r:.200}?" if near else f"known are {', '.join(map(repr, names))}"

@@ -35,7 +35,7 @@ ORDER_IN_ROOM = {
         runner engine open""",
     "runs/": "disk budget manifest checkpoints journal lock folder rollouts",
     "tasks/": """
-        arithmetic formats lines units numbers slots
+        arithmetic equations formats lines units numbers slots
         confine inside_values inside_run inside_sides inside_program inside_tests inside frames
         jsonl splits gate identity foreign task judging schemas worker_loop seccomp walls
         mathematics_worker pattern_worker workers

@@ -74,6 +74,123 @@ def test_answers_that_mean_something_else_fail(gold: str, answer: str) -> None:
             PLAIN.check(problem(gold))
 
 
+PAIRS = [  # reference, answer, whether it is right
+    (r"6.63 \times 10^{-34}", r"6.63 \times 10^{-19}", False),
+    (r"6.63 \times 10^{-34}", r"6.63 \times 10^{-34}", True),
+    (r"6.63 \times 10^{-34}", "6.63e-34", True),
+    (r"6.63 \times 10^{-34}", r"66.3 \cdot 10^{-35}", True),
+    (r"6.63 \times 10^{-34}", "6.63e-35", False),
+    (r"6.63 \times 10^{-34}", "0", False),
+    ("1/2^{99}", "1/2^{98}", False),
+    ("1/2^{99}", "2^{-99}", True),
+    ("1/2^{99}", r"1.57772 \times 10^{-30}", True),
+    ("1/2^{99}", r"1.57773 \times 10^{-30}", True),  # within one of the last digit
+    ("1/2^{99}", r"1.57775 \times 10^{-30}", False),
+    ("0.00012345", "0.000123", False),
+    ("0.00012345", "0.0001235", False),
+    ("0.00012345", "1.2345e-4", True),
+    ("0.00012345", r"\frac{12345}{100000000}", True),
+    ("0.5", r"\frac{1}{2}", True),
+    ("1/3", "0.333333", True),
+    ("1/3", "0.3333", False),
+    ("0.333", r"\frac13", False),
+    (r"\sqrt{2}", "1.414214", True),
+    (r"\sqrt{2}", "1.41421", True),
+    (r"\sqrt{2}", "1.4142", False),
+    (r"\sqrt{2}", "1.414224", False),
+    (r"\pi", "3.141592653589793", True),
+    (r"\pi", r"\frac{22}{7}", False),
+    ("1234567.891", "1234567.9", False),
+    ("2^{100}", "1.26765e30", True),
+    ("100000000", "100000001", False),
+    ("10^{30}", "10^{30}+1", False),
+    (r"\sqrt{10^{40}+1}", "10^{20}", False),
+    ("101_2", "101_3", False),
+    ("101_2", "101_2", True),
+    ("101_2", "101_{2}", True),
+    ("101_2", "101", True),  # the question names the base
+    ("101_2", "5", False),  # what was to be written in base 2
+    ("101_2", "5_{10}", False),
+    ("101_2", "110_2", False),
+    ("2A_{16}", "2A_{16}", True),
+    ("2A_{16}", "2B_{16}", False),
+    ("5", "101_2", False),
+    ("42", "42_{10}", True),
+    ("x_1", "x_2", False),
+    ("x_1", "x_1", True),
+    ("(1,2)", r"\{1,2\}", False),
+    (r"\{1,2\}", "(2,1)", False),
+    (r"\{1,2\}", "(1,2)", False),
+    (r"\{1,2\}", r"\{2,1\}", True),
+    (r"\{1,2\}", r"\left\{2, 1\right\}", True),
+    (r"\{1,2\}", "1, 2", True),
+    (r"\{1,2\}", r"\{1,2,3\}", False),
+    (r"\{1,1,2\}", r"\{1,2,2\}", False),
+    ("(1,2)", "(1, 2)", True),
+    ("(1,2)", "(2,1)", False),
+    ("(1,2)", "1, 2", True),
+    ("(1,2)", "2, 1", False),
+    ("(1,2)", "[1,2]", False),
+    ("(1,2)", r"\left(1, \frac{4}{2}\right)", True),
+    ("1,2", "2,1", True),
+    ("1,2", r"1 \text{ or } 2", True),
+    ("1,2", "x = 1 or x = 2", True),
+    ("(1,2,3)", r"\{1,2,3\}", False),
+    ("(1,2),(3,4)", "(3,4),(1,2)", True),
+    ("(1,2),(3,4)", "(2,1),(3,4)", False),
+    (r"(1,2)\cup(3,4)", r"(3,4)\cup(1,2)", True),
+    ("(0.1,2)", r"(\frac{1}{10},2)", True),
+    (r"[10^{-20},2]", r"[10^{-21},2]", False),
+    ("42", "43 = 42", False),
+    ("42", "1 = 2 = 3 = 42", False),
+    ("42", r"0 \cdot x = 42", False),
+    ("42", "42 = 43", False),
+    ("42", "x = 42", True),
+    ("42", "42 = x", True),
+    ("42", "x_1 = 42", True),
+    ("42", "f(2) = 42", True),
+    ("42", r"\angle A = 42", True),
+    ("42", "AB = 42", True),
+    ("42", "P(X=3) = 42", True),
+    ("42", r"6 \cdot 7 = 42", True),
+    ("42", r"x = 6 \cdot 7 = 42", True),
+    ("42", r"x = 6 \cdot 8 = 42", False),
+    ("42", "x = 43 = 42", False),
+    ("42", "2x = 42", False),
+    ("42", "x = y = 42", False),
+    ("42", r"\pi = 42", False),
+    ("x=5", "y=5", False),
+    ("x=5", "x=5", True),
+    ("x=5", "5=x", True),
+    ("x=1, y=2", "y=2, x=1", True),
+    ("x=1, y=2", "x=2, y=1", False),
+    ("y=2x+3", "2x+3", True),
+    ("y=2x+3", "y-2x=3", True),
+    ("y=2x+3", "y=2x+4", False),
+    ("x+y=5", "y+x=5", True),
+    ("x+y=5", "5", False),
+    (r"\begin{pmatrix} 0.5 \\ 2 \end{pmatrix}", r"\begin{pmatrix} \frac{1}{2} \\ 2 \end{pmatrix}", True),
+    (r"\begin{pmatrix} 10^{-9} \\ 2 \end{pmatrix}", r"\begin{pmatrix} 10^{-8} \\ 2 \end{pmatrix}", False),
+    ("0.5x", r"\frac{x}{2}", True),
+    ("0.5x", "0.5000001x", False),
+    (r"\sqrt{x^2}", "x", False),
+    (r"\sin^2 x + \cos^2 x", "1", True),
+    ("3+4i", "4i+3", True),
+    ("x > 2", "2 < x", True),
+    ("x > 0.0000001", "x > 0.0000002", False),
+]
+
+
+@pytest.mark.parametrize(("gold", "answer", "right"), PAIRS)
+def test_an_answer_means_what_the_reference_means_or_fails(gold: str, answer: str, right: bool) -> None:
+    assert judged(gold, answer).passed == right
+
+
+def test_a_base_inside_of_an_expression_is_refused() -> None:
+    with pytest.raises(BadRequest, match="a number with a base"):
+        PLAIN.check(problem("101_2 + 11_2"))
+
+
 def test_the_last_box_counts_and_only_it() -> None:
     boxed = Expression(seconds=20)
     assert boxed(problem("13"), r"\boxed{12} \boxed{13}").passed

@@ -1,10 +1,10 @@
 """Mathematical answers, as LaTeX or plain: equal in meaning, not in letters. math-verify decides, fenced in.
 
-It would take 10:45 for 10:30 and 50 % for 50, and a tower of powers keeps it busy for ever. So a reference
-that is a time, date, ratio, amount of money or a sentence is refused (another kind compares these), an answer
-that is one fails, limits on size come first, and the comparison runs in a worker that is killed when late.
-An answer that is too large, too deep or too slow is wrong, not an error: a reference is only accepted when
-it can be judged by itself within the same time.
+Alone it would take 10:45 for 10:30, 50 % for 50 and 6.63e-34 for 6.63e-19, and a tower of powers keeps it
+busy for ever. So a reference that is a time, date, ratio, amount of money or a sentence is refused (another
+kind compares these), an answer that is one fails, limits on size come first, and the comparison runs in a
+worker that is killed when late. An answer that is too large, too deep or too slow is wrong, not an error: a
+reference is only accepted when it can be judged by itself within the same time.
 """
 
 import math
@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from groschen.errors import BadRequest
 from groschen.records import Problem, Verdict
+from groschen.tasks.equations import has_base_inside
 from groschen.tasks.judging import InSlot, check_seconds, reference_text
 from groschen.tasks.numbers import Locale
 from groschen.tasks.slots import Slot
@@ -159,6 +160,8 @@ def _same_text(one: str, other: str) -> bool:
 
 def _strange(text: str) -> str | None:
     """What the text is instead of an expression; None if nothing speaks against it."""
+    if has_base_inside(text):
+        return "it has a number with a base inside of an expression"
     return next((what for pattern, what in _NOT_MATHEMATICS if pattern.search(text)), None)
 
 

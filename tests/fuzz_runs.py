@@ -37,7 +37,7 @@ from groschen.train.opening import new_session, resumed_session
 
 _LINKS = ("lock", "rollouts", "evaluations", "checkpoints")
 _READ = ("manifest.json", "config.toml", "metrics.jsonl", "ledger.jsonl", "plan.json", "prices.json",
-         "check.json", "problems.json",
+         "check.json", "problems.jsonl",
          "evaluations/base-test.jsonl", "evaluations/best-test.jsonl", "best")  # fmt: skip
 _CHECKPOINT = ("checkpoint.json", "trainer.json", "config.json", "tokenizer.json", "generation_config.json",
                "model.safetensors", "trainer.safetensors")  # fmt: skip

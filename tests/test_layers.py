@@ -41,7 +41,7 @@ ORDER_IN_ROOM = {
         mathematics_worker pattern_worker workers
         answers choice combined mathematics patterns sandbox json_schema
         code_blocks code_runs unit_tests verifiers
-        overlap trials usual check check_table user_file jsonl_task reasoning_gym
+        overlap spelling trials usual check check_table user_file jsonl_task reasoning_gym
         task_worker task_process countdown load""",
     "evals/": """
         quantiles stats power comparison wording evaluate trained_on command

@@ -17,7 +17,7 @@ from groschen.tasks.splits import split_problems
 from groschen.tasks.task import Task
 from groschen.tasks.trials import Probe, hedged
 from groschen.tasks.usual import usual_answers
-from groschen.tasks.verifiers import Number
+from groschen.tasks.verifiers import Exact, Expression, Json, Number, Slot, Verifier
 
 NUMBER = Number()
 
@@ -30,8 +30,8 @@ def problems(number: int = 40) -> list[Problem]:
 
 
 def task(verify: Callable[[Problem, str], Verdict] = NUMBER, **more: object) -> Task:
-    known = {"gold": NUMBER.gold, "wrong": NUMBER.wrong, **more}
-    return Task(name="sums", digest="0", problems=split_problems(problems()), verify=verify, **known)
+    known = {"gold": NUMBER.gold, "wrong": NUMBER.wrong, "problems": split_problems(problems()), **more}
+    return Task(name="sums", digest="0", verify=verify, **known)
 
 
 def verdict(passed: bool, reward: float | None = None, **parts: object) -> Verdict:
@@ -270,3 +270,48 @@ def test_the_table_shows_answers_with_brackets_as_they_are() -> None:
 def test_no_bar_is_drawn_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
     assert check_with_bar(task(), 2).ok
     assert capsys.readouterr() == ("", "")
+
+
+def keyed(answer: object, verifier: Verifier) -> Checked:
+    one = [replace(problem, answer=answer) for problem in problems(3)]
+    return check_task(task(verifier, gold=verifier.gold, wrong=verifier.wrong, problems=split_problems(one)))
+
+
+@pytest.mark.parametrize(
+    ("answer", "verifier", "shown"),
+    [
+        (0.1 + 0.2, Number(), "<answer>0.3</answer>"),
+        (1 / 3, Number(), "<answer>0.333333333333</answer>"),
+        ("0.30000000000000004", Exact(), "<answer>0.3</answer>"),
+        ("0.30000000000000004", Expression(slot=Slot.ANSWER, seconds=20), "<answer>0.3</answer>"),
+        ({"total": 0.1 + 0.2}, Json(whole=True), '{"total": 0.3}'),
+        ("Zü\u00adrich", Exact(), "<answer>Zürich</answer>"),
+        ("Zürich\u200b", Exact(), "<answer>Zürich</answer>"),
+        ({"name": "\ufeffTea"}, Json(fields=("name",)), '{"name": "Tea"}'),
+        ("Tom &amp; Jerry", Exact(), "<answer>Tom & Jerry</answer>"),
+        ("it\u2019s", Exact(), "<answer>it's</answer>"),
+        ("\u201eja\u201c", Exact(), '<answer>"ja"</answer>'),
+        ("1990\u20131995", Exact(), "<answer>1990-1995</answer>"),
+        ("9 - 2 = 7\n#### 7", Exact(), "<answer>7</answer>"),
+    ],
+)
+def test_a_key_that_no_model_would_write_is_told(answer: object, verifier: Verifier, shown: str) -> None:
+    checked = keyed(answer, verifier)
+    assert checked.ok
+    (warning,) = [text for text in checked.warnings if "no model would write" in text]
+    assert shown in warning and "'p1" in warning and "set a tolerance" in warning
+
+
+@pytest.mark.parametrize(
+    ("answer", "verifier"),
+    [
+        (0.1 + 0.2, Number(absolute=1e-9)),
+        (0.3, Number()),
+        (123456.789, Number()),
+        ("3.14159265", Exact()),
+        ("Zürich", Exact()),
+        ("A & B", Exact()),
+    ],
+)
+def test_a_key_that_a_model_would_write_is_not_told(answer: object, verifier: Verifier) -> None:
+    assert not [text for text in keyed(answer, verifier).warnings if "no model would write" in text]

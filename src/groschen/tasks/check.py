@@ -177,6 +177,12 @@ def _warnings(trials: Sequence[Trial], tried: int) -> list[str]:
         keys = [trial.key for trial in trials if trial.probe == probe and trial.fault]
         if keys:
             found.append(f"{what} ({len(keys)} times, as for {keys[0]!r})")
+    spelled = [trial for trial in trials if trial.probe == Probe.SPELLED and trial.fault]
+    if spelled:
+        found.append(
+            f"{len(spelled)} problem(s) have an answer that no model would write so, as {spelled[0].key!r}: "
+            f"{spelled[0].fault}; change the key to what is asked for, or set a tolerance"
+        )
     return found
 
 

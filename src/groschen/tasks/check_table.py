@@ -76,6 +76,7 @@ _ROWS = {
     Probe.NONSENSE: "nonsense that fails",
     Probe.HEDGED: "hedged answers that fail",
     Probe.ECHO: "repeated prompts that fail",
+    Probe.SPELLED: "gold as models spell it, passing",
 }
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from groschen.records import Problem, Verdict
 from groschen.tasks.foreign import told
+from groschen.tasks.spelling import as_models_write
 from groschen.tasks.task import Task, judge
 
 
@@ -20,11 +21,12 @@ class Probe(StrEnum):
     NONSENSE = "nonsense"  # says nothing, in each usual slot: must fail
     HEDGED = "hedged"  # the gold answer and a wrong one in one breath: should fail
     ECHO = "echo"  # the prompt again: should fail
+    SPELLED = "spelled"  # the gold answer as a model would spell it, where that differs: should pass
 
     @property
     def must(self) -> bool:
         """Whether a task is refused for a wrong verdict, not only warned of."""
-        return self not in (Probe.HEDGED, Probe.ECHO)
+        return self not in (Probe.HEDGED, Probe.ECHO, Probe.SPELLED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,9 @@ def try_problem(task: Task, problem: Problem) -> list[Trial]:
         return [Trial(key=problem.key, probe=Probe.GOLD, text="", verdict=None, fault=fault)]
     trials = [] if gold is None else [_try(task, problem, Probe.GOLD, gold)]
     best = trials[0].verdict if trials and trials[0].fault is None else None
+    spelled = None if gold is None or best is None else as_models_write(gold, problem.answer)
+    if spelled is not None:
+        trials.append(_try(task, problem, Probe.SPELLED, spelled))
     tried = {gold}
     for probe, text in _answers(problem, gold, wrong):
         if text not in tried or probe == Probe.WRONG:  # a wrong answer that is the gold one must be noticed
@@ -114,7 +119,7 @@ def _fault(probe: Probe, text: str, verdict: Verdict, best: Verdict | None) -> s
     told = _told(probe, text)
     if verdict.error is not None:
         return f"the verifier broke on {told}: {verdict.error}"
-    if probe == Probe.GOLD:
+    if probe in (Probe.GOLD, Probe.SPELLED):
         why = verdict.parts.get("why")
         return None if verdict.passed else f"{told} did not pass" + (f" ({why})" if why else "")
     if verdict.passed:
@@ -131,6 +136,7 @@ def _told(probe: Probe, text: str) -> str:
     names = {
         Probe.GOLD: "the gold answer",
         Probe.WRONG: "the wrong answer",
+        Probe.SPELLED: "the gold answer as a model would write it,",
         Probe.ECHO: "the prompt as answer",
     }
     return f"{names.get(probe, f'the {probe} answer')} {shown!r}"

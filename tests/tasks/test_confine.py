@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from groschen.errors import Unsupported
@@ -269,6 +270,21 @@ def test_a_process_that_gets_no_filter_runs_nothing(filter_: str, monkeypatch: p
     monkeypatch.setattr(seccomp, "program", lambda **_: bytes.fromhex(filter_))
     outcome = Sandbox(Bare()).run("print('ran')")
     assert outcome.status == 1 and outcome.stdout == b"" and b"the filter of system calls" in outcome.stderr
+
+
+def test_numpy_works_under_the_filter() -> None:
+    """Behind a wall it is not visible, so without one."""
+    folder = str(Path(np.__file__).parents[1])
+    code = f"""
+import sys
+sys.path.append({folder!r})
+import numpy as np
+rows = np.random.default_rng(0).normal(size=(300, 300))
+product = rows @ np.linalg.inv(rows)
+print(np.allclose(product, np.eye(300)), np.fft.fft(rows).shape, np.sort(rows, axis=None)[0] < 0)
+"""
+    outcome = Sandbox(Bare()).run(code, limits=Limits(seconds=60.0, memory_bytes=4 << 30))
+    assert outcome.stdout == b"True (300, 300) True\n", outcome.stderr.decode()
 
 
 def test_a_limit_on_threads_counts_those_of_one_process() -> None:

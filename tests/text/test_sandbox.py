@@ -230,3 +230,32 @@ def test_the_budget_is_of_each_render_and_each_thread() -> None:
 )
 def test_what_honest_templates_use_works(source: str, text: str) -> None:
     assert ChatTemplate(source).render(QUESTION) == text
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "search",
+    [
+        "a.rfind(b)", "a.rindex(b)", "a.rsplit(b)", "a.rsplit(sep=b)", "a.rpartition(b)", "c.strip(d)",
+        "c.lstrip(d)", "c.rstrip(d)", "c | trim(d)", "c | trim(chars=d)",
+    ],
+)  # fmt: skip
+def test_a_search_by_the_product_of_two_lengths_is_charged_for_it(search: str) -> None:
+    source = (
+        "{% set a = 'a' * 400000 %}{% set b = 'b' ~ 'a' * 200000 %}{% set c = '\u0101' * 400000 %}"
+        "{% set d = '\u0201' * 400000 ~ '\u0101' %}{% for i in range(100) %}{% set x = "
+        + search
+        + " %}{% endfor %}"
+    )
+    begun = time.process_time()
+    with pytest.raises((Unsupported, BadRequest)):
+        ChatTemplate(source).render([{"role": "user", "content": "x"}])
+    assert time.process_time() - begun < 5
+
+
+def test_honest_searches_in_a_long_answer_are_within_the_budget() -> None:
+    source = "{{ (m.content.rsplit('</think>')[-1]).lstrip('\n') | trim('\n ') | length }}".replace(
+        "m.content", "messages[0].content"
+    )
+    answer = "<think>" + "word " * 400_000 + "</think>\n\n42"
+    assert ChatTemplate(source).render([{"role": "user", "content": answer}]) == "2"

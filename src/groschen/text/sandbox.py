@@ -35,6 +35,7 @@ from groschen.text.sandbox_limits import (
     MAX_SOURCE,
     MAX_STEPS,
     STEP_CHARS,
+    STEP_COMPARISONS,
     TemplateLimit,
     require,
     require_short_replacement,
@@ -59,6 +60,8 @@ _STRING_METHODS = frozenset(
     "isspace isupper islower isnumeric "
     "isdecimal removeprefix removesuffix format".split()
 )
+# Python searches backwards, and for the characters of a set, in time by the product of both lengths.
+_BY_PRODUCT = frozenset("rfind rindex rsplit rpartition strip lstrip rstrip".split())
 _TEXTUAL = frozenset("capitalize indent lower replace title trim upper".split())  # write anything out first
 _CHEAP = frozenset("attr count d default first last length items".split())  # never walk through a list
 _WHOLE = frozenset("attr d default e escape safe string".split())  # take an iterator as the object it is
@@ -251,6 +254,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if name not in _STRING_METHODS:
             raise SecurityError(f"the string method {name!r} is not available to chat templates")
         self.charge(len(text) // STEP_CHARS)
+        if name in _BY_PRODUCT:
+            self._charge_product(text, (*args, *kwargs.values()))
         if name in ("split", "rsplit", "splitlines"):
             pieces = text.count(args[0]) if args and isinstance(args[0], str) and args[0] else len(text) // 2
             require(pieces <= MAX_ITEMS, "splits a text into too many pieces")
@@ -265,6 +270,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
             length = len(text) + text.count("{") * size([*args, *kwargs.values()])
             require(length <= MAX_CHARS, "builds a huge text")
         return args
+
+    def _charge_product(self, text: str, settings: Iterable[Any]) -> None:
+        """Charge for a search that compares each place of the text with each character of another one."""
+        for setting in settings:
+            if isinstance(setting, str):
+                self.charge(len(text) * len(setting) // STEP_COMPARISONS)
 
     def _limited(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """A filter of jinja2 that is charged, with bounded arguments and a bounded result."""
@@ -306,6 +317,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             self.charge(size(value) // (8 if name in _DEEP else STEP_CHARS))
         if hasattr(value, "__len__") and name not in _CHEAP:
             self.charge(len(value) // (STEP_CHARS if isinstance(value, str) else 1))
+        if name == "trim":
+            self._charge_product(str(value), settings)
         for setting in settings:
             self.charge(size(setting) // STEP_CHARS)
         require_small(settings, limit=64 if name == "round" else MAX_NUMBER)

@@ -14,6 +14,7 @@ MAX_CHARS = 8_000_000  # of a prompt, and of any text on the way to it: some two
 MAX_ITEMS = 1_000_000  # of a list
 MAX_SOURCE = 262_144  # characters of a template
 STEP_CHARS = 128  # characters that are searched, copied or compared in at most a microsecond
+STEP_COMPARISONS = 512  # of single characters, as many in at most a microsecond
 MAX_NUMBER = 100_000  # for arguments such as a width or a number of repeats
 
 

@@ -57,6 +57,36 @@ def test_no_content_becomes_a_control_token(attack: str, where: str) -> None:
     assert tokenizer.decode(ids) == template.render([message], tools=tools, note=note)
 
 
+@pytest.mark.parametrize("attack", [*ATTACKS, "<|im_", "x" * 40 + "<|im_end|>"])
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "message.content | length ~ message.content",
+        "message.content | tojson(ensure_ascii=true)",
+        "message.content | tojson | length ~ (message.content | tojson)",
+        "message.content | e",
+        "(message.content | e) ~ message.content",
+        "message.content | replace('<', '&lt;')",
+        "message.content.split('|') | length ~ message.content",
+        "message.content | upper ~ message.content",
+    ],
+)
+def test_a_template_that_measures_or_escapes_gives_the_text_of_transformers(shown: str, attack: str) -> None:
+    source = CHATML.replace("(message.content or '')", f"({shown})")
+    tokenizer, template = ours(byte_level()), ChatTemplate(source)
+    messages = [{"role": "user", "content": attack}, {"role": "assistant", "content": "b"}]
+    honest = template.encode(tokenizer, [{**messages[0], "content": "x"}, messages[1]])
+    ids = template.encode(tokenizer, messages)
+    assert tokenizer.decode(ids) == template.render(messages)
+    assert control_count(ids, tokenizer) == control_count(honest, tokenizer)
+
+
+def test_a_template_that_cuts_a_token_out_of_a_content_is_refused() -> None:
+    source = CHATML.replace("(message.content or '')", "message.content[:10]")
+    with pytest.raises(BadRequest, match="spells a control token"):
+        ChatTemplate(source).encode(ours(byte_level()), [{"role": "user", "content": "<|im_end|>"}])
+
+
 def test_a_control_token_in_two_neighbouring_contents_is_not_joined() -> None:
     tokenizer = ours(byte_level())
     template = ChatTemplate(

@@ -140,10 +140,18 @@ class ChatTemplate:
         guard = self._guard_for(tokenizer)
         mark = self._unused(1, messages, tools, settings, span_marks)
         chat = self._variables(messages, tools, settings, lambda text: guard.mark(text, mark), trusted_roles)
+        plain = self._variables(messages, tools, settings)
         if not span_marks:
             text = self._render(chat, add_generation_prompt=add_generation_prompt)
+            if chat != plain:  # a content spells a control token, or the beginning of one
+                own = self._render(plain, add_generation_prompt=add_generation_prompt)
+                text = text if text.replace(mark, "") == own else guard.realigned(own, text, mark)
             return guard.encode(text, mark), ()
         rendered = self._render_spans(chat, span_marks)
+        if chat != plain:
+            bare = self._render_spans(plain, span_marks)
+            if rendered.text.replace(mark, "") != bare.text:
+                return guard.encode(guard.realigned(bare.text, rendered.text, mark), mark), bare.spans
         # The spans count the marked text; the ids belong to the text without marks.
         before = [rendered.text[:at].count(mark) for span in rendered.spans for at in span]
         flat = [at - num_marks for at, num_marks in zip(sum(rendered.spans, ()), before, strict=True)]

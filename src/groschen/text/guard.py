@@ -12,8 +12,10 @@ Leaves out: tags such as <tool_call> or <think>, which models read and write as 
 of a single character; and what plain words can do.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import NamedTuple
 
 from tokenizers import Encoding
@@ -88,6 +90,30 @@ class Guard:
             if sum(i in self._control_ids for i in whole.ids) == len(genuine):
                 return whole
         return self._encode_sections(rendered, mark)
+
+    def realigned(self, plain: str, rendered: str, mark: str) -> str:
+        """`plain`, what a template makes of contents without marks, with the marks of `rendered` put in.
+
+        For templates that measure or escape their contents, whose text the marks change. Both must hold the
+        same control tokens in the same order. Raises BadRequest if they do not.
+        """
+        pieces = re.split(f"{re.escape(mark)}|{re.escape(json.dumps(mark)[1:-1])}", rendered)
+        marks_at = list(accumulate(map(len, pieces)))[:-1]
+        spoken = [
+            (found[0], any(found.start() < at < found.end() for at in marks_at))
+            for found in self._any.finditer("".join(pieces))
+        ]
+        tokens = list(self._any.finditer(plain))
+        if [found[0] for found in tokens] != [text for text, _ in spoken]:
+            raise BadRequest(
+                "a message spells a control token, and the chat template changes the text so that it cannot "
+                "be told from the template's own; remove the token from the message"
+            )
+        parts, at = [], 0
+        for found, (text, is_content) in zip(tokens, spoken, strict=True):
+            parts += [plain[at : found.start()], text[0] + mark + text[1:] if is_content else text]
+            at = found.end()
+        return "".join([*parts, plain[at:]])
 
     def _encode_sections(self, rendered: str, mark: str) -> Encoded:
         ids: list[int] = []

@@ -84,6 +84,17 @@ def test_a_verifier_that_ends_its_process_is_an_error(tmp_path: Path, body: str,
     assert verdict_of(task, str(task.gold(task.problems[Split.TRAIN][0]))).passed
 
 
+def test_somebody_who_waits_is_told_once_a_minute_what_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = task_of(tmp_path, "time.sleep(1); return right(problem, text)")
+    monkeypatch.setattr("groschen.tasks.task_process.MINUTE_SECONDS", 0.3)
+    assert verdict_of(task).error is None
+    key = task.problems[Split.TRAIN][0].key
+    said = capsys.readouterr().err.splitlines()
+    assert 1 <= len(said) <= 4 and all(f"on problem {key!r} has not ended after" in line for line in said)
+
+
 @pytest.mark.parametrize("call", ["gold", "wrong"])
 def test_gold_and_wrong_have_the_same_limits(tmp_path: Path, call: str) -> None:
     body = "return right(problem, text)"

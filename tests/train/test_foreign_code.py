@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.train.tiny_run import TASK, recipe
 
-from groschen.train.alarms import AlarmSettings
+from groschen.train.alarms import AlarmSettings, RunStopped
 from groschen.train.grpo import train
 from groschen.train.opening import new_session, resumed_session
 from groschen.train.recipe import GrpoRecipe
@@ -66,3 +66,23 @@ def test_a_verdict_that_failed_is_journaled_and_a_resume_does_not_ask_again(
         train(again)
     again.close()
     assert (tmp_path / "faults.txt").read_text().splitlines() == faults, "no verdict was asked for again"
+
+
+def test_the_alarm_does_not_wait_for_every_verdict_and_a_resume_asks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = faulty(tmp_path, "raise ValueError('no network')")
+    strict = dataclasses.replace(made, alarms=AlarmSettings(max_error_share=0.01, max_truncated_share=0.0))
+    session = new_session(strict, tmp_path / "run", io.StringIO())
+    (tmp_path / "training").touch()
+    monkeypatch.setattr("groschen.train.grpo.measure_base", lambda session: None)
+    monkeypatch.setattr("groschen.train.grpo.measure_if_due", lambda session: None)
+    with pytest.raises(RunStopped, match=r"failed on 1 of \d+ completions of step 1 .*no network \(task\.py"):
+        train(session)
+    session.close()
+    assert len((tmp_path / "faults.txt").read_text().splitlines()) == 1
+    (tmp_path / "training").unlink()
+    again = resumed_session(tmp_path / "run", (), io.StringIO())
+    groups, _ = again.roll_out(again.curriculum.next(3), 1)
+    again.close()
+    assert all(rollout.verdict.error is None for group in groups for rollout in group.rollouts)

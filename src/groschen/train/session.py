@@ -21,7 +21,7 @@ from groschen.model import flops
 from groschen.model.transformer import Transformer
 from groschen.plan import Plan
 from groschen.prices import Prices
-from groschen.records import EvalRecord, Group, Problem, SamplingParams, Split
+from groschen.records import EvalRecord, Group, Problem, SamplingParams, Split, Verdict
 from groschen.rollout import Drawn, Journal, Sampler, draw, verify
 from groschen.runs.budget import Budget, Spent
 from groschen.runs.checkpoints import Checkpoints, find_fault
@@ -80,6 +80,10 @@ class Session:
             )
             groups = self._verify(problems, drawn, step, journal, f"step {step}")
             return groups, drawn.num_new_tokens
+        except RunStopped:
+            path = self.run.paths.rollouts(step)  # so that a resume asks the verifier again
+            path.replace(path.with_suffix(".failed.jsonl"))
+            raise
         finally:
             journal.close()
 
@@ -102,13 +106,17 @@ class Session:
             drawn = self._draw(
                 problems, num_samples, self._sampling(), EVALUATION_SALT, journal, "evaluation", name
             )
-            records = records_of(self._verify(problems, drawn, self.state.step, journal, name))
+            words = f"the evaluation {name}"
+            records = records_of(self._verify(problems, drawn, self.state.step, journal, words))
+        except RunStopped:
+            self.forget(name)  # so that a resume asks the verifier again
+            raise
         finally:
             journal.close()
         _write_whole(path, records)
         partial.unlink()
         limit = self.recipe.alarms.max_error_share
-        if limit and (fault := verifier_fault(records, limit, f"the evaluation {name}")):
+        if limit and (fault := verifier_fault(records, limit, words)):
             self.forget(name)  # so that a resume asks the verifier again
             raise RunStopped(fault)
         return records
@@ -179,12 +187,18 @@ class Session:
     def _verify(
         self, problems: Sequence[Problem], drawn: Drawn, step: int, journal: Journal, words: str
     ) -> list[Group]:
-        done, total = 0, len(problems) * drawn.num_completions
+        done, errors, total = 0, 0, len(problems) * drawn.num_completions
+        limit = self.recipe.alarms.max_error_share
 
-        def count(_: object) -> None:
-            nonlocal done
-            done += 1
+        def count(verdict: Verdict) -> None:
+            nonlocal done, errors
+            done, errors = done + 1, errors + (verdict.error is not None)
             self.watch.progress(f"verdicts of {words}", done, total)
+            if limit and errors > limit * total:  # for sure: the rest may take the limit of a verdict, each
+                raise RunStopped(
+                    f"the verifier failed on {errors} of {done} completions of {words} (limit {limit:.0%} of "
+                    f"{total}), at last so: {verdict.error}; try `groschen check`"
+                )
 
         with self.ledger.span("verification", step) as span:
             return verify(self.task, problems, drawn, journal=journal, on_verdict=count, span=span)

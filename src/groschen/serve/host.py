@@ -16,6 +16,7 @@ from typing import Literal, ParamSpec, TypeVar
 
 from starlette.requests import HTTPConnection
 
+from groschen import machine
 from groschen.engine.engine import Engine
 from groschen.records import Request
 from groschen.serve import faults
@@ -61,7 +62,7 @@ class Host:
         self._num_working = 0  # open without a ticket
         reports = Reports(ready=self._ready, failed=self._failed, lost=self._lost)
         self._engines = EngineThread(self.wanted, self.config, reports)
-        self._text_thread = ThreadPoolExecutor(1, "groschen-text")
+        self._text_thread = ThreadPoolExecutor(1, "groschen-text", initializer=machine.give_way)
         self._watcher: asyncio.Task[None] | None = None
 
     def start(self) -> None:

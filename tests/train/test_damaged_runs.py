@@ -4,7 +4,8 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.train.tiny_run import recipe
 from groschen import cli
 from groschen.errors import BadFile
 from groschen.runs.rollouts import Expected, RolloutJournal, RolloutLine
+from groschen.train import origin
 from groschen.train.grpo import train
 from groschen.train.opening import new_session, resumed_session
 from groschen.train.recipe import GrpoRecipe
@@ -27,6 +29,16 @@ STEP = 3  # whose rollouts are drawn and graded but not trained when the process
 
 class Killed(BaseException):
     """The end of a process, wherever it is."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_look_at_the_machine() -> Iterator[None]:
+    """The probe of exactness and the roofs are measured once, not at each of sixty openings."""
+    look_once, roofs = cache(origin.probe), {"bf16_gflops": 100.0, "read_gbps": 10.0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(origin, "probe", look_once)
+        patch.setattr(origin, "measured_roofs", lambda _config, _device: roofs)
+        yield
 
 
 @pytest.fixture(scope="module")

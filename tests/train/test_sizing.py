@@ -141,12 +141,15 @@ def test_the_rate_falls_with_the_number_of_updates(known: Known, night: Sized) -
     assert many.optimizer.learning_rate * many.num_steps == pytest.approx(5e-4, rel=0.06)
 
 
-def test_less_memory_gets_smaller_micro_batches(
-    known: Known, night: Sized, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("room", [0.999, 1.05])  # of what the larger micro-batches need
+def test_memory_without_room_to_spare_gets_smaller_micro_batches(
+    room: float, known: Known, night: Sized, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("groschen.machine.free_memory_bytes", lambda device: night.plan.memory.total - 1)
+    available = round(room * night.plan.memory.total)
+    monkeypatch.setattr("groschen.machine.free_memory_bytes", lambda device: available)
     less = choose(known, parse_budget("8h"))
     assert less.recipe.tokens_at_once < night.recipe.tokens_at_once
+    assert less.plan.memory.total < available
 
 
 def test_long_prompts_let_fewer_rows_decode_together(known: Known, night: Sized) -> None:

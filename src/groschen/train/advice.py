@@ -35,7 +35,9 @@ def explain(known: Known, sized: Sized) -> list[str]:
     recipe, plan = sized.recipe, sized.plan
     sampling, evaluation = recipe.sampling, recipe.evaluation
     seconds = plan.total.seconds
-    within = "within the budget" if sized.fits else "MORE THAN THE BUDGET, which will stop it early"
+    within = f"within the budget of {sized.budget}"
+    if not sized.fits:
+        within = f"MORE THAN THE BUDGET of {sized.budget}, which will end it early"
     lines = [
         seen(known),
         f"training: {recipe.num_steps} steps of {sampling.problems_per_step} problems x "
@@ -46,7 +48,7 @@ def explain(known: Known, sized: Sized) -> list[str]:
         "and after",
         what_it_shows(known, sized),
         f"it takes {duration(seconds.expected)} ({duration(seconds.low)} to {duration(seconds.high)}), "
-        f"{within} of {sized.budget}; {money(plan.total.cost.expected, plan.currency)}, "
+        f"{within}; {money(plan.total.cost.expected, plan.currency)}, "
         f"{plan.memory.total / 1e9:.1f} of {plan.memory.available / 1e9:.1f} GB; --set changes any of it",
     ]
     found = known.calibration

@@ -43,6 +43,7 @@ _WORDING_PROBLEMS = (50, 24, 12)
 _SMALL_ENOUGH = 0.03  # a test that shows this gain needs to be no larger
 _ROWS = {"cpu": 64, "cuda": 256}
 _MICRO_BATCHES = {"cpu": (2048, 1024), "cuda": (16384, 8192, 4096, 2048, 1024)}
+_MEMORY_SHARE = 0.9  # of what is free, for a micro-batch that is larger than it must be
 _MAX_TOKENS = 512  # where no completion was seen
 
 
@@ -157,12 +158,15 @@ class _Search:
         return rows
 
     def with_memory(self, sizes: _Sizes) -> _Sizes:
-        """The largest micro-batch whose activations fit, else the smallest: its layers are computed again."""
+        """The largest micro-batch whose activations fit with room to spare (other programs may want memory
+        before the run begins), else the smallest: its layers are computed again.
+        """
         kind = self.known.device.type
         for count in _MICRO_BATCHES.get(kind, _MICRO_BATCHES["cpu"]):
             sizes = replace(sizes, tokens_at_once=count)
             try:
-                if not self.plan(self.recipe(sizes)).recomputes_layers:
+                plan = self.plan(self.recipe(sizes))
+                if not plan.recomputes_layers and plan.memory.total <= _MEMORY_SHARE * plan.memory.available:
                     return sizes
             except DoesNotFit:
                 continue

@@ -10,7 +10,7 @@ from tests.train.tiny_run import write_model, write_task
 
 from groschen import cli
 from groschen.config import build, read_toml
-from groschen.errors import BadRequest
+from groschen.errors import BadRequest, VerifierFailed
 from groschen.evals.report_data import read_plan
 from groschen.model.checkpoint import open_checkpoint
 from groschen.records import Split
@@ -53,6 +53,15 @@ def test_a_look_draws_grades_and_trains_and_never_asks_for_a_test_problem(
     assert seen.tokens_per_s > 0 and seen.trained_tokens_per_s > 0
     assert seen.generation_factor > 0 and seen.training_factor > 0
     assert 0 < seen.seconds < 60
+
+
+def test_a_look_at_a_verifier_that_hangs_ends_with_its_error(folder: Path, tmp_path: Path) -> None:
+    late = "    __import__('time').sleep(1000)\n    share ="
+    (tmp_path / "task.py").write_text((folder / "task.py").read_text().replace("    share =", late))
+    task, checkpoint = load_task(str(tmp_path / "task.py"), 0.3), open_checkpoint(str(folder / "model"))
+    roofs = as_roofs({"bf16_gflops": 1.0, "read_gbps": 1.0})
+    with pytest.raises(VerifierFailed, match=r"of a first look \(limit 20% .* longer than 0.3 s \(task"):
+        calibrate(task, checkpoint, load_text(checkpoint.source), roofs, GrpoRecipe(), 20)
 
 
 def test_a_slow_machine_is_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import torch
 from groschen import clock, heap, machine
 from groschen.bill import Roofs
 from groschen.engine.engine import Engine, EngineConfig
-from groschen.errors import DoesNotFit
+from groschen.errors import DoesNotFit, VerifierFailed
 from groschen.model.checkpoint import Checkpoint
 from groschen.model.flops import training_flops
 from groschen.model.kvcache import KEYS_PER_BLOCK, KeyValueCache
@@ -22,7 +22,7 @@ from groschen.model.load import load_model
 from groschen.model.transformer import Transformer
 from groschen.plan_memory import Layout
 from groschen.plan_time import Rates, RecipeFacts
-from groschen.records import Completion, FinishReason, Problem, Request, SamplingParams, Split
+from groschen.records import Completion, FinishReason, Problem, Request, SamplingParams, Split, Verdict
 from groschen.tasks.splits import sample
 from groschen.tasks.task import Task, judge
 from groschen.text.bundle import Text
@@ -108,7 +108,8 @@ def calibrate(
         seed=recipe.seed,
     )
     try:
-        return _look(task, load_model(checkpoint, torch.bfloat16, device), text, roofs, sampling, started)
+        model, limit = load_model(checkpoint, torch.bfloat16, device), recipe.alarms.max_error_share
+        return _look(task, model, text, roofs, sampling, started, limit)
     finally:
         gc.collect()
         heap.give_back()
@@ -117,13 +118,14 @@ def calibrate(
 
 
 def _look(
-    task: Task, model: Transformer, text: Text, roofs: Roofs, sampling: SamplingParams, started: float
-) -> Calibration:
+    task: Task, model: Transformer, text: Text, roofs: Roofs, sampling: SamplingParams, started: float,
+    max_error_share: float,
+) -> Calibration:  # fmt: skip
     rows, drawing_s = _draw(model, text, _prompts(task, text, model.config.max_context), sampling)
     begun = clock.seconds()
     ended = [(row.problem, row.completion) for row in rows if row.completion is not None]
     whole = [each for each in ended if each[1].finish_reason is not FinishReason.LENGTH]
-    verdicts = [judge(task, problem, completion.text) for problem, completion in whole]
+    verdicts = _verdicts(task, whole, max_error_share)
     verify_s = (clock.seconds() - begun) / max(1, len(verdicts))
     num_cut, num_tokens = len(ended) - len(whole), sum(len(row.token_ids) for row in rows)
     rates = _rates(model, rows, roofs, sampling)
@@ -145,6 +147,27 @@ def _look(
         verify_s=verify_s,
         seconds=clock.seconds() - started,
     )
+
+
+def _verdicts(
+    task: Task, completions: Sequence[tuple[Problem, Completion]], max_error_share: float
+) -> list[Verdict]:
+    """Of all completions. Raises VerifierFailed where the run's alarm would: one that hangs takes its limit
+    each time.
+    """
+    verdicts: list[Verdict] = []
+    errors = 0
+    for problem, completion in completions:
+        verdicts.append(judge(task, problem, completion.text))
+        error = verdicts[-1].error
+        errors += error is not None
+        if max_error_share and errors > max_error_share * len(completions):
+            raise VerifierFailed(
+                f"the verifier failed on {errors} of {len(verdicts)} completions of a first look (limit "
+                f"{max_error_share:.0%} of {len(completions)}), at last on problem {problem.key!r}: {error}; "
+                "try `groschen check`"
+            )
+    return verdicts
 
 
 def _prompts(task: Task, text: Text, context: int) -> list[tuple[Problem, tuple[int, ...]]]:

@@ -177,6 +177,18 @@ PAIRS = [  # reference, answer, whether it is right
     (r"\sin^2 x + \cos^2 x", "1", True),
     ("3+4i", "4i+3", True),
     ("x > 2", "2 < x", True),
+    ("[1,2]", r"1 \le x \le 2", True),
+    ("[1,2]", r"1 < x \le 2", False),
+    (r"(2,\infty)", "x > 2", True),
+    (r"\pm 2", "2, -2", True),
+    ("2, -2", r"x = \pm 2", True),
+    ("2, -2", r"\pm 3", False),
+    (r"\pm 2", "2", False),
+    (r"3 \pm \sqrt{2}", r"3+\sqrt{2}, 3-\sqrt{2}", True),
+    (r"\pm 1, \pm 2", "1, 2, -1, -2", True),
+    (r"\frac{1}{3}", r"0.\overline{3}", True),
+    (r"\frac{1}{6}", r"0.1\overline{6}", True),
+    (r"\frac{1}{6}", r"0.1\overline{5}", False),
     ("x > 0.0000001", "x > 0.0000002", False),
 ]
 

@@ -13,10 +13,11 @@ Same = Callable[[str, str], bool]
 
 _SIZES = re.compile(r"\\(?:left|right|bigl?|bigr?|Bigl?|Bigr?)(?=[\s()\[\]{}|\\.])\s*")
 _OR = re.compile(r"\\text\s*\{\s*(?:or|and|oder|und)\s*\}|(?<![A-Za-z\\])(?:or|and|oder|und)(?![A-Za-z])")
-_GROUPS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _E_NOTATION = re.compile(r"(?<![A-Za-z\\_])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![A-Za-z\d.])")
 _RELATION = re.compile(r"[<>≤≥≠∈]|\\(?:leq?|geq?|neq?|in|lt|gt|not|cup|cap|subset)(?![A-Za-z])")
 _EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)")
+_PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])|±")
+_REPEATING = re.compile(r"(?<![\w.])(\d+)\.(\d*)\\(?:overline|bar)\s*\{(\d+)\}")
 _BASED = re.compile(r"([0-9A-F]*[0-9][0-9A-F]*)\s*_\s*(?:\{\s*(\d+)\s*\}|(\d))")
 _INDEX = re.compile(r"_\s*(?:\{[^{}]*\}|\w)")
 _ARGUMENTS = re.compile(r"(?<=[A-Za-z'}])\s*\([^()]*\)")
@@ -126,10 +127,20 @@ def _list(text: str) -> _List | None:
     elif text.startswith("(") and text.endswith(")") and _encloses(text):
         bracket, inside = "(", text[1:-1]
     comma = re.compile(",") if bracket else re.compile(r",(?!(?<=\d,)\d{3}(?!\d))|;")
-    parts = tuple(part.strip() for part in _split(inside, comma))
+    texts = _split(inside, comma)
+    if bracket != "(":
+        texts = [sign for text in texts for sign in _both_signs(text)]
+    parts = tuple(text.strip() for text in texts)
     if len(parts) < 2 and bracket != "{":
         return None
     return _List(bracket, parts) if all(parts) else None
+
+
+def _both_signs(part: str) -> tuple[str, ...]:
+    """What a plus or minus stands for; the part itself where there is none, or more than one."""
+    if len(_PLUS_MINUS.findall(part)) != 1:
+        return (part,)
+    return _PLUS_MINUS.sub("+", part), _PLUS_MINUS.sub("-", part)
 
 
 def _encloses(text: str) -> bool:
@@ -156,4 +167,12 @@ def _split(text: str, separator: re.Pattern[str]) -> list[str]:
 
 def _plain(text: str) -> str:
     plain = _OR.sub(",", _SIZES.sub("", text)).replace("\\,", "").replace("\\!", "").replace("\\;", " ")
+    plain = _REPEATING.sub(_fraction, plain)
     return _E_NOTATION.sub(r"\1 \\times 10^{\2}", plain).strip()
+
+
+def _fraction(repeating: re.Match[str]) -> str:
+    r"""0.1\overline{6} as a fraction."""
+    whole, fixed, repeated = repeating.groups()
+    value = int(whole + fixed + repeated) - int(whole + fixed)
+    return rf"\frac{{{value}}}{{{10 ** len(fixed) * (10 ** len(repeated) - 1)}}}"

@@ -77,7 +77,9 @@ def _exact(value: Any) -> Any:  # what SymPy has, which ships no types
 def _equal(gold: object, answer: object) -> bool:
     if gold is None or answer is None:
         return False
-    return bool(verify(gold, answer, timeout_seconds=None, raise_on_error=False))
+    return bool(
+        verify(gold, answer, timeout_seconds=None, raise_on_error=False, allow_set_relation_comp=True)
+    )
 
 
 def _equal_numbers(one: Any, other: Any, *_: int) -> bool:

@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "groschen"
 
 # From the ground to the door. A name that ends with "/" is a room; its files stand in ORDER_IN_ROOM.
 ROOMS = ["__init__", "errors", "commands", "files", "own_files", "records", "ranges", "config", "cgroups",
-         "clock", "progress", "machine", "heap", "roofs", "energy", "prices", "ledger", "bill",
+         "clock", "progress", "machine", "work_sizes", "heap", "roofs", "energy", "prices", "ledger", "bill",
          "model/", "text/", "engine/", "plan_memory", "plan_time", "plan",
          "runs/", "tasks/", "rollout", "evals/", "live_words", "live", "trackers", "train/",
          "serve/", "export", "doctor", "chat_terminal", "flags", "cli", "__main__"]  # fmt: skip

@@ -109,7 +109,7 @@ def serve(
     weights: Literal["bf16", "int8", "int4"] = "bf16",
     speculate: Annotated[int, within(least=0, most=1_000)] = 0,
     follow: Annotated[bool, Parameter(negative=())] = False,
-    max_rows: Annotated[int, within(least=1, most=100_000)] = 64,
+    max_rows: Annotated[int | None, within(least=1, most=100_000)] = None,
     max_queue: Annotated[int, within(least=1, most=1_000_000)] = 1024,
     max_body: Annotated[int, within(least=1024, most=2**31)] = 8 * 1024 * 1024,
     drain: Annotated[float, within(least=0, most=86_400)] = 30.0,
@@ -138,7 +138,7 @@ def serve(
     follow
         Serve a run's newest checkpoint, and change to a newer one when it appears.
     max_rows
-        Answers that are drawn together, for each model.
+        Answers that are drawn together, for each model; without it 64 on a CPU and 256 on a GPU.
     max_queue
         Requests that may wait; more are told to come back.
     max_body

@@ -152,3 +152,9 @@ def test_a_step_of_decoding_stays_within_its_budget_of_launches_and_reads(stand_
     assert sum(stand_in.reads.values()) <= 3, stand_in.reads
     assert sum(stand_in.launches.values()) <= 160, stand_in.launches
     assert stand_in.uploads <= 24
+
+
+def test_an_engine_decodes_as_many_rows_as_suit_a_gpu(device: torch.device) -> None:
+    engine = engine_on(model_on(device))
+    assert (engine.max_rows, engine.chunk_tokens) == (256, 8192)
+    assert engine_on(model_on(device), max_rows=9).max_rows == 9

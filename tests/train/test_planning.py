@@ -78,7 +78,7 @@ def test_a_plan_counts_the_evaluations_that_the_run_makes(tmp_path: Path) -> Non
 
 def test_as_many_tokens_are_planned_to_have_logits_as_the_trainer_scores_at_once() -> None:
     for lengths in ((40, 600, 300, 212, 100), (300, 212, 100)):
-        most = max(part.stop - part.start for part, _ in step._parts(lengths))
+        most = max(part.stop - part.start for part, _ in step._parts(lengths, FACTS.scored_tokens))
         assert most == max(FACTS.scored_tokens, *lengths)
 
 

@@ -29,16 +29,17 @@ from groschen.model.transformer import Transformer, check_context
 from groschen.records import Alternatives, Completion, FinishReason, Guide, Request
 from groschen.text.stream import TextStream
 from groschen.text.tokenizer import Tokenizer
+from groschen.work_sizes import work_sizes
 
 _MOST_SPECULATED = 32  # beyond, a guess costs more than it can bring on any CPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """What an engine may take of the machine."""
+    """What an engine may take of the machine; None: as suits the device (work_sizes.py)."""
 
-    max_rows: int = 64  # samples that decode together; a 0.5B model on two cores gains little beyond
-    chunk_tokens: int = 512  # prompt tokens of one step: bounds how long decoding rows wait for a prefill
+    max_rows: int | None = None  # samples that decode together
+    chunk_tokens: int | None = None  # prompt tokens of one step
     cache_bytes: int | None = None  # of the key/value cache; None: planned from the memory that is free
     has_prefix_cache: bool = True
     speculate: int = 0  # the most tokens guessed of one sample, while at most 4 decode; changes no text
@@ -46,7 +47,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         """Raises BadRequest if a setting is out of its range."""
         for name, value in (("max_rows", self.max_rows), ("chunk_tokens", self.chunk_tokens)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise BadRequest(f"{name} must be 1 or more, found {value}")
         if not 0 <= self.speculate <= _MOST_SPECULATED:
             found = self.speculate
@@ -114,13 +115,16 @@ class Engine:
         model.pack()
         if model.device.type == "cpu":
             heap.keep_freed_memory()  # a step's logits alone are 39 MB for 64 rows of a vocabulary of 152 k
-        num_blocks = memory.plan_blocks(model, self.config.max_rows, self.config.cache_bytes)
+        sizes = work_sizes(model.device)
+        self.max_rows = self.config.max_rows or sizes.max_rows
+        self.chunk_tokens = self.config.chunk_tokens or sizes.chunk_tokens
+        num_blocks = memory.plan_blocks(model, self.max_rows, self.config.cache_bytes)
         self.pool = BlockPool(num_blocks)
         self.scheduler = Scheduler(
-            self.pool, self.config.max_rows, self.config.chunk_tokens, self.config.speculate,
+            self.pool, self.max_rows, self.chunk_tokens, self.config.speculate,
             has_prefix_cache=self.config.has_prefix_cache,
         )  # fmt: skip
-        self.runner = Runner(model, num_blocks, self.config.max_rows)
+        self.runner = Runner(model, num_blocks, self.max_rows)
         self.policy_version = 0
         self.num_drafted = self.num_accepted = 0  # tokens that were guessed, and that were right
         self._open: dict[int, _Open] = {}

@@ -45,7 +45,7 @@ class Question:
     seed: int
     verdict_seconds: float = DEFAULT_SECONDS  # that a task.py may take for one
     allow_trained: bool = False  # measure on problems of the training split too
-    max_rows: int = 64
+    max_rows: int | None = None  # samples that decode together; None: as suits the device
 
     def __post_init__(self) -> None:
         if self.num_samples < 1 or (self.num_problems is not None and self.num_problems < 1):

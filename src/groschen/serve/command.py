@@ -58,7 +58,7 @@ class ServeOptions:
     port: int = 8000
     keys: Path | None = None
     max_queue: int = MAX_QUEUE
-    max_rows: int = 64
+    max_rows: int | None = None  # None: as suits the device
     max_body: int = MAX_BODY_BYTES
     weights: str = "bf16"
     speculate: int = 0
@@ -218,7 +218,7 @@ def _check(options: ServeOptions) -> None:
         ("--max-queue", options.max_queue, 1), ("--max-rows", options.max_rows, 1),
         ("--max-body", options.max_body, 1024), ("--speculate", options.speculate, 0),
     ):  # fmt: skip
-        if value < least:
+        if value is not None and value < least:
             raise BadRequest(f"{flag} must be at least {least}, found {value}")
 
 

@@ -134,7 +134,7 @@ class Mean:
     def go_on(self, engine: Engine) -> int:
         """Compute the next chunk. Returns the version of the weights that did it."""
         model, first = engine.model, self._done
-        last = min(first + engine.config.chunk_tokens, len(self._ids))
+        last = min(first + engine.chunk_tokens, len(self._ids))
         num_blocks = blocks_for(len(self._ids))
         if self._cache is None:
             self._cache = model.new_cache(num_blocks)

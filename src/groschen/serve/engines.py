@@ -34,9 +34,9 @@ R = TypeVar("R")
 class HostConfig:
     """What the server may take."""
 
-    max_rows: int = 64  # samples that decode together, for each model
+    max_rows: int | None = None  # samples that decode together, for each model; None: as suits the device
     weights: Weights = Weights.PLAIN
-    chunk_tokens: int = 512
+    chunk_tokens: int | None = None  # prompt tokens of one step; None: as suits the device
     speculate: int = 0  # tokens guessed ahead while few samples decode; changes no text
 
 

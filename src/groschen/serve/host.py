@@ -24,6 +24,7 @@ from groschen.serve.engines import EngineThread, HostConfig, Lane, Reports, dead
 from groschen.serve.faults import ApiFault
 from groschen.serve.served import Served, Wanted
 from groschen.serve.ticket import Ticket
+from groschen.work_sizes import work_sizes
 
 log = logging.getLogger("groschen.serve")
 
@@ -105,7 +106,8 @@ class Host:
     @property
     def num_rows(self) -> int:
         """Samples that all engines together decode at once."""
-        return self.config.max_rows * len(self.wanted)
+        suitable = work_sizes(machine.best_device()).max_rows
+        return (self.config.max_rows or suitable) * len(self.wanted)
 
     async def submit(self, name: str, request: Request, *, is_whole: bool = False) -> Ticket:
         """Queue a request. Whoever leaves the ticket must cancel it, or it keeps its rows until it ends.

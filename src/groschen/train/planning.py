@@ -28,7 +28,7 @@ from groschen.train.calibration import Calibration
 from groschen.train.measuring import measured_roofs
 from groschen.train.prompt_length import longest_prompt
 from groschen.train.recipe import GrpoRecipe
-from groschen.train.step import SCORED_AT_ONCE
+from groschen.work_sizes import work_sizes
 
 _COUNTED = 2000  # problems whose prompts are counted for their mean, about half a second
 _EXPECTED_SHARE = 0.4  # of max_tokens that a completion takes, where nothing was measured
@@ -132,7 +132,7 @@ def facts(
         checkpoints=recipe.num_steps // min(recipe.save_every, evaluation.every) + 1,
         max_rows=recipe.max_rows,
         micro_batch_tokens=recipe.tokens_at_once,
-        scored_tokens=SCORED_AT_ONCE,
+        scored_tokens=work_sizes(machine.best_device()).scored_at_once,
         recomputes_layers=recipe.recompute_layers == "always",
         has_reference=recipe.policy.divergence != "none",
     )

@@ -24,8 +24,7 @@ from groschen.train.losses import (
     divergence_metric,
     policy_losses,
 )
-
-SCORED_AT_ONCE = 512  # logits of 152 k words: 311 MB, and as much again for their gradient
+from groschen.work_sizes import work_sizes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +83,7 @@ def accumulate(
     hidden_ND = model(micro_batch.token_ids_N, micro_batch.rows, cache)
     # The head's part of the gradient ends at `seen`; one backward through the layers follows for all of it.
     seen_ND = hidden_ND.detach().requires_grad_()
-    for part, lengths in _parts(micro_batch.lengths):
+    for part, lengths in _parts(micro_batch.lengths, work_sizes(model.device).scored_at_once):
         before_MD = ops.select(seen_ND, micro_batch.before_M[part])
         logprobs, entropies = score(model, before_MD, micro_batch.targets_M[part], objective.temperature)
         loss = _loss(micro_batch, part, lengths, logprobs, objective, stats) / denominator
@@ -120,13 +119,13 @@ def _loss(
     return total
 
 
-def _parts(lengths: tuple[int, ...]) -> Iterator[tuple[slice, list[int]]]:
-    """Whole completions, of at most SCORED_AT_ONCE tokens together if none is longer: a loss over sequences
+def _parts(lengths: tuple[int, ...], scored_at_once: int) -> Iterator[tuple[slice, list[int]]]:
+    """Whole completions, of at most `scored_at_once` tokens together if none is longer: a loss over sequences
     needs all their tokens.
     """
     start, here = 0, list[int]()
     for length in lengths:
-        if here and sum(here) + length > SCORED_AT_ONCE:
+        if here and sum(here) + length > scored_at_once:
             yield slice(start, start + sum(here)), here
             start, here = start + sum(here), []
         here.append(length)

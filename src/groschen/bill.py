@@ -63,7 +63,7 @@ class PhaseBill:
 class Bill:
     """What a run has cost so far."""
 
-    phases: tuple[PhaseBill, ...]  # those that occurred, in the order of the recipe; "unaccounted" last
+    phases: tuple[PhaseBill, ...]  # those that occurred, in the recipe's order; others; "unaccounted" last
     total: PhaseBill
     currency: str
     attempts: int
@@ -109,7 +109,7 @@ def summarise(lines: Sequence[LedgerLine], roofs: Roofs | None, prices: Prices) 
     """The bill of all lines. roofs: None leaves MFU open."""
     found = [
         _phase(phase, [line for line in lines if line.phase == phase], roofs, prices)
-        for phase in PHASES
+        for phase in (*PHASES, *dict.fromkeys(line.phase for line in lines if line.phase not in PHASES))
         if any(line.phase == phase for line in lines)
     ]
     gaps = _phase(UNACCOUNTED, [_gap(line) for line in lines], None, prices)

@@ -92,12 +92,17 @@ def _phases(bill: Bill, words: Words) -> Html:
     return table(header, rows, caption=words("cost.caption"))
 
 
+def _phase_name(phase: str, words: Words) -> str:
+    """The name of a phase; one that another version wrote, or nobody, stands as it was read."""
+    return words(f"phase.{phase}") if words.has(f"phase.{phase}") else phase[:40]
+
+
 def _phase_row(phase: PhaseBill, bill: Bill, words: Words) -> list[Html | str]:
     def tokens(count: int) -> str:
         return words.count(count) if count else DASH
 
     return [
-        words(f"phase.{phase.phase}"),
+        _phase_name(phase.phase, words),
         words.duration(phase.wall_s),
         words.percent(phase.wall_s / bill.total.wall_s if bill.total.wall_s else None, 0),
         tokens(phase.prompt_tokens),
@@ -194,7 +199,7 @@ def _prices(money: Money, words: Words) -> Html:
 def _plan_row(each: PhaseComparison, words: Words) -> list[Html | str]:
     inside = DASH if each.is_inside is None else words.yes(each.is_inside)
     return [
-        words(f"phase.{each.phase}"),
+        _phase_name(each.phase, words),
         _between(each.planned_s, words.duration),
         words.duration(each.actual_s),
         inside,

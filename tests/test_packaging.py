@@ -40,7 +40,12 @@ OF_EXTRAS = {
 }
 
 # Packages whose types a declared one takes or returns, so that they come and go with it.
-BROUGHT_BY = {"referencing": "jsonschema", "latex2sympy2_extended": "math_verify"}
+BROUGHT_BY = {
+    "referencing": "jsonschema",
+    "latex2sympy2_extended": "math_verify",
+    "sympy": "math_verify",
+    "h11": "uvicorn",
+}
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:

@@ -329,7 +329,7 @@ def plan(
     model: str | None = None,
     budget: str | None = None,
     set: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
-    tokens: int | None = None,
+    tokens: Annotated[int | None, within(least=1)] = None,
     calibration: bool = True,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:

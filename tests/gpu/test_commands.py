@@ -45,7 +45,7 @@ def test_train_begins_runs_and_writes_its_report(
 ) -> None:
     if not HAS_CUDA:
         exact = ExactnessReport(True, None, "portable", "plain", ())
-        monkeypatch.setattr("groschen.train.opening.probe", lambda dtype, on: exact)
+        monkeypatch.setattr("groschen.train.origin.probe", lambda dtype, on: exact)
     write_model(tmp_path / "model")
     task = recipe(tmp_path).task
     overrides = [

@@ -137,7 +137,10 @@ def copy_weights(model_tensors: Mapping[str, Tensor], checkpoint: Checkpoint) ->
 
 def _open_file(path: Path) -> Checkpoint:
     with open_regular(path) as file:
-        magic = file.read(len(MAGIC))
+        try:
+            magic = file.read(len(MAGIC))
+        except OSError as error:
+            raise BadFile(f"{path} cannot be read ({error.strerror or error}); check the disk") from error
     if path.suffix == ".safetensors":
         raise BadFile(f"{path} is one weight file; give the folder that holds it with its config.json")
     if magic != MAGIC and path.suffix != ".gguf":

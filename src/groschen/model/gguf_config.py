@@ -89,7 +89,7 @@ def architecture_of(file: GgufFile) -> Architecture:
     if name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise Unsupported(
-            f"{file.path} has the architecture '{name}', which is not read from GGUF; read are: {known}"
+            f"{file.path} has the architecture {shown(name)}, which is not read from GGUF; read are: {known}"
         )
     return ARCHITECTURES[name]
 

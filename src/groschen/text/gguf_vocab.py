@@ -201,13 +201,13 @@ def _add_tokens(backend: Backend, tokens: list[tuple[int, str]], types: list[int
 def _special_ids(metadata: Metadata, real: dict[int, str], types: list[int]) -> SpecialIds:
     def named(name: str) -> int | None:
         i = metadata.get(f"tokenizer.ggml.{name}_token_id")
-        if name in ("padding", "unknown") and i not in real:
+        if not isinstance(i, int) or (name in ("padding", "unknown") and i not in real):
             return None  # llama.cpp drops them too: nothing here is padded, and bytes stand for the unknown
-        if isinstance(i, int) and i not in real:
+        if i not in real:
             raise BadFile(
                 f"the GGUF file's {name} token is {i}, which is not in its vocabulary; convert it again"
             )
-        return i if isinstance(i, int) else None
+        return i
 
     ends = [i for i in (named("eos"), named("eot"), named("eom")) if i is not None]
     ends += [i for i, token in real.items() if types[i] == TokenType.CONTROL and token in _ENDS]

@@ -242,8 +242,9 @@ class ChatTemplate:
             return "tool_use"
         if "default" in self.sources:
             return "default"
+        names = ", ".join(sorted(self.sources))
         raise Unsupported(
-            f"the model has chat templates named {', '.join(sorted(self.sources))}, but none named default; "
+            f"the model has chat templates named {names:.200}, but none named default; "
             "name one of them default in tokenizer_config.json"
         )
 

@@ -17,7 +17,7 @@ from tests.train.tiny_run import recipe
 from groschen import heap
 from groschen.model.exactness import ExactnessReport
 from groschen.model.transformer import Transformer
-from groschen.train import opening
+from groschen.train import origin
 from groschen.train.batch import Groups, batch
 from groschen.train.grpo import train
 from groschen.train.opening import new_session, resumed_session
@@ -70,7 +70,7 @@ def _probed_elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     """The probe of the stand-in takes seconds and has its own test."""
     if not HAS_CUDA:
         exact = ExactnessReport(True, None, "portable", "plain", ())
-        monkeypatch.setattr(opening, "probe", lambda dtype, device: exact)
+        monkeypatch.setattr(origin, "probe", lambda dtype, device: exact)
 
 
 def gradients(model: Transformer, groups: Groups, device: torch.device) -> dict[str, torch.Tensor]:

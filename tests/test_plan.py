@@ -233,6 +233,19 @@ def test_a_calibration_scales_the_times_and_narrows_their_intervals() -> None:
     assert [round(each.high / each.expected, 4) for each in widths] == [1.9575, 1.38]
 
 
+def test_a_measured_overhead_is_paid_once_for_each_micro_batch() -> None:
+    """A step feeds 4 prompts of 50 tokens and 32 completions of 100: 3,400 tokens."""
+    free = phase(made(), "training").seconds.expected
+    for size, count in ((8000, 1), (3400, 1), (3399, 2), (500, 7)):
+        paid = phase(made(replace(FACTS, micro_batch_tokens=size, gradient_overhead_s=3.0)), "training")
+        assert paid.seconds.expected - free == pytest.approx(10 * count * 3.0)
+
+
+def test_the_low_end_of_training_is_of_a_run_most_of_whose_groups_have_no_signal() -> None:
+    found = phase(made(replace(FACTS, is_measured=True)), "training").seconds
+    assert found.low / found.expected == pytest.approx(0.4 * 0.85 * 0.8)
+
+
 def test_the_rates_of_a_real_kit_are_read_from_it() -> None:
     model = tiny_model()
     layout = Layout.of(model.kit, torch.bfloat16)

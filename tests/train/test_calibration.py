@@ -47,9 +47,9 @@ def test_a_look_draws_grades_and_trains_and_never_asks_for_a_test_problem(
     roofs = as_roofs({"bf16_gflops": 1.0, "read_gbps": 1.0})
     seen = calibrate(task, checkpoint, load_text(checkpoint.source), roofs, made, 20)
     assert set(asked) == {Split.DEV, Split.TRAIN}  # six problems of dev are too few
-    assert len(seen.lengths) + len(seen.open_lengths) == 32
+    assert len(seen.lengths) + len(seen.open_lengths) == 64
     assert max(seen.lengths) <= 20 and set(seen.open_lengths) <= {20}
-    assert seen.num_graded == 32 and 0 <= seen.num_passed <= len(seen.lengths)
+    assert seen.num_graded == 64 and 0 <= seen.num_passed <= len(seen.lengths)
     assert seen.tokens_per_s > 0 and seen.trained_tokens_per_s > 0
     assert seen.generation_factor > 0 and seen.training_factor > 0
     assert 0 < seen.seconds < 60
@@ -71,7 +71,7 @@ def test_a_slow_machine_is_not_waited_for(folder: Path, monkeypatch: pytest.Monk
     roofs = as_roofs({"bf16_gflops": 1.0, "read_gbps": 1.0})
     seen = calibrate(task, checkpoint, load_text(checkpoint.source), roofs, GrpoRecipe(), 20)
     lengths = (*seen.lengths, *seen.open_lengths)
-    assert len(lengths) == 32 and min(lengths) >= 1 and sum(lengths) < 32 * 10
+    assert len(lengths) == 64 and min(lengths) >= 1 and sum(lengths) < 64 * 10
 
 
 def test_a_run_without_a_recipe_writes_down_what_was_chosen(folder: Path, tmp_path: Path) -> None:

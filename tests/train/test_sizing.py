@@ -29,7 +29,7 @@ ROOFS = {"bf16_gflops": 400.0, "read_gbps": 30.0}
 SEEN = Calibration(
     lengths=tuple(range(100, 260, 5)), open_lengths=(), limit=512, num_graded=32, num_passed=8,
     tokens_per_s=300.0, trained_tokens_per_s=100.0, generation_factor=0.8, training_factor=1.2,
-    verify_s=0.001, seconds=30.0,
+    gradient_overhead_s=0.0, verify_s=0.001, seconds=30.0,
 )  # fmt: skip
 
 

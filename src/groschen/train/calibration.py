@@ -32,7 +32,7 @@ from groschen.train.step import Objective, gradient
 
 ANNOUNCEMENT = "a first look at the model on this task, about half a minute; no test problem is touched"
 LONGEST = {"cpu": 512, "cuda": 2048}  # tokens of a completion that are waited for
-_PROBLEMS, _SAMPLES = 16, 2
+_PROBLEMS, _SAMPLES = 16, 4  # 64 rows: as many as decode together in a run on a CPU
 # Seconds of drawing, the second only while not even half have ended; then what has not ended is left open.
 _DRAWING_S, _MOST_DRAWING_S = 30.0, 60.0
 _FEWEST, _PROMPT_TOKENS = 2, 8000  # problems at least; tokens of all prompts: long ones would take minutes
@@ -52,6 +52,7 @@ class Calibration:
     trained_tokens_per_s: float
     generation_factor: float
     training_factor: float
+    gradient_overhead_s: float  # of each micro-batch, however few its tokens: every weight gets a gradient
     verify_s: float  # of one completion
     seconds: float  # that all of this took
 
@@ -143,7 +144,8 @@ def _look(
         tokens_per_s=num_tokens / drawing_s,
         trained_tokens_per_s=training.num_tokens / training.seconds,
         generation_factor=drawing_s / rates.sampling(len(rows) / _SAMPLES, _SAMPLES)[1].expected,
-        training_factor=training.seconds / training.formula_s,
+        training_factor=training.factor,
+        gradient_overhead_s=training.overhead_s,
         verify_s=verify_s,
         seconds=clock.seconds() - started,
     )
@@ -202,6 +204,7 @@ def _draw(
     block_bytes = KeyValueCache.bytes_per_block(model.config, model.activation_dtype)
     config = EngineConfig(max_rows=num_rows, cache_bytes=num_blocks * block_bytes)
     engine, rows = Engine(model, text.tokenizer, config), dict[tuple[int, int], _Row]()
+    _warm_up(engine, prompts[0][1], sampling)
     started = clock.seconds()
     for index, (problem, ids) in enumerate(prompts):
         own = replace(sampling, seed=(sampling.seed or 0) + index)
@@ -224,6 +227,14 @@ def _draw(
     return list(rows.values()), seconds
 
 
+def _warm_up(engine: Engine, prompt_ids: tuple[int, ...], sampling: SamplingParams) -> None:
+    """A few tokens that are not timed: the first steps of an engine take its memory for the first time."""
+    backwards = prompt_ids[::-1]  # as long, and no prefix of what is timed
+    engine.add(Request(prompt_ids=backwards, sampling=replace(sampling, max_tokens=4), num_completions=1))
+    while not engine.is_idle:
+        engine.step()
+
+
 def _rates(model: Transformer, rows: Sequence[_Row], roofs: Roofs, sampling: SamplingParams) -> Rates:
     """The formula for what was drawn."""
     mean_tokens = max(1, round(sum(len(row.token_ids) for row in rows) / len(rows)))
@@ -240,15 +251,18 @@ def _rates(model: Transformer, rows: Sequence[_Row], roofs: Roofs, sampling: Sam
 
 @dataclass(frozen=True, slots=True)
 class _Training:
-    """One gradient, measured and by the formula."""
+    """What a gradient takes: seconds over the formula's for each further token, and seconds for none."""
 
     num_tokens: int  # that were trained
     seconds: float
-    formula_s: float
+    factor: float
+    overhead_s: float
 
 
 def _gradient(model: Transformer, rows: Sequence[_Row], rates: Rates) -> _Training:
-    """The gradient of the first tokens of a few rows, after one of a few tokens that takes the memory."""
+    """The gradient of the first tokens of a few rows beside that of a few tokens. Only their difference grows
+    with a run's tokens: of 2.6 s for 600 tokens of a 0.5B model, more than a second was there for 120.
+    """
     model.requires_grad_(True)
     for parameter in model.parameters():
         parameter.grad_dtype = torch.float32  # as in training
@@ -259,15 +273,27 @@ def _gradient(model: Transformer, rows: Sequence[_Row], rates: Rates) -> _Traini
             break
         chosen.append(Scored(_completion(row, max(1, length)), 1.0))
         fed += len(row.prompt_ids) + length
-    _timed_gradient(model, [Scored(_completion(rows[0], 8), 1.0)])
-    seconds = _timed_gradient(model, chosen)
+    few = [Scored(_completion(rows[0], min(8, max(1, len(rows[0].token_ids)))), 1.0)]
+    _timed_gradient(model, few)  # takes the memory
+    few_s, seconds = _timed_gradient(model, few), _timed_gradient(model, chosen)
     model.zero_grad(set_to_none=True)
-    formula_s, num_tokens = 0.0, 0
-    for each in chosen:
-        prompt, length = len(each.completion.prompt_ids), len(each.completion.token_ids)
-        formula_s += rates.gradient_s(training_flops(model.config, prompt, [length], recomputes_head=False))
-        num_tokens += length
-    return _Training(num_tokens=num_tokens, seconds=seconds, formula_s=formula_s)
+
+    def formula_s(scored: Sequence[Scored]) -> float:
+        lengths = ((len(each.completion.prompt_ids), len(each.completion.token_ids)) for each in scored)
+        return sum(
+            rates.gradient_s(training_flops(model.config, prompt, [length], recomputes_head=False))
+            for prompt, length in lengths
+        )
+
+    more_s = formula_s(chosen) - formula_s(few)
+    # Where both are of about one size, or noise turned them around, one factor has to do for all.
+    factor = (seconds - few_s) / more_s if more_s > formula_s(few) and seconds > few_s else None
+    return _Training(
+        num_tokens=sum(len(each.completion.token_ids) for each in chosen),
+        seconds=seconds,
+        factor=seconds / formula_s(chosen) if factor is None else factor,
+        overhead_s=0.0 if factor is None else max(0.0, few_s - factor * formula_s(few)),
+    )
 
 
 def _timed_gradient(model: Transformer, rows: Sequence[Scored]) -> float:

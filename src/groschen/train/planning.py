@@ -143,5 +143,6 @@ def facts(
         verify_s=max(0.0001, calibration.verify_s),
         generation_factor=calibration.generation_factor,
         training_factor=calibration.training_factor,
+        gradient_overhead_s=calibration.gradient_overhead_s,
         is_measured=completion_tokens is None,
     )

@@ -1,15 +1,29 @@
 """Each alarm stops a run with its reason, and none of them cries wolf."""
 
+import io
 import math
+from pathlib import Path
 
 import pytest
+from tests.train.tiny_run import recipe
 
-from groschen.train.alarms import AlarmSettings, Held, RunStopped, best_of, check_step, has_fallen
+from groschen.records import Verdict
+from groschen.train.alarms import (
+    AlarmSettings,
+    Held,
+    RunStopped,
+    best_of,
+    check_step,
+    has_fallen,
+    is_silent,
+)
+from groschen.train.grpo import train
+from groschen.train.opening import new_session, resumed_session
 
 HEALTHY = {
     "update/loss": 0.1, "update/grad_norm": 0.5, "policy/entropy_nat": 0.4, "reward/mean": 0.3,
     "verify/error_share": 0.0, "completion/truncated_share": 0.1, "groups/with_signal": 5.0,
-    "update/trained_groups": 5.0,
+    "update/trained_groups": 5.0, "accuracy/train": 0.3,
 }  # fmt: skip
 
 
@@ -43,6 +57,30 @@ def test_no_signal_for_too_long_stops_the_run_however_long_that_is() -> None:
     check_step(silent, 39, settings)
     with pytest.raises(RunStopped, match="no group had signal for 40 steps"):
         check_step(silent, 40, settings)
+
+
+def test_no_signal_because_all_is_right_is_no_alarm() -> None:
+    silent = step(update__trained_groups=0.0, accuracy__train=0.97)
+    check_step(silent, 1000, AlarmSettings())
+    assert is_silent(8, AlarmSettings()) and not is_silent(7, AlarmSettings())
+    assert not is_silent(1000, AlarmSettings(steps_without_signal=0)), "it is switched off"
+
+
+def test_a_run_that_has_learned_it_all_ends_with_its_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    always = Verdict(reward=1.0, passed=True)
+    monkeypatch.setattr("groschen.rollout._verdict", lambda task, problem, completion: always)
+    alarms = AlarmSettings(steps_without_signal=2, max_truncated_share=0.0)
+    session = new_session(recipe(tmp_path, num_steps=9, alarms=alarms), tmp_path / "run", io.StringIO())
+    train(session)
+    session.close()
+    assert session.state.step == 2
+    assert (tmp_path / "run" / "evaluations" / "best-test.jsonl").is_file()
+    again = resumed_session(tmp_path / "run", [], io.StringIO())
+    train(again)
+    again.close()
+    assert again.state.step == 2, "a resume knows it too"
 
 
 def test_a_verifier_that_always_breaks_is_named_and_not_the_learning_rate() -> None:

@@ -306,7 +306,7 @@ def test_an_alarm_remembers_for_how_many_steps_nothing_was_trained(whole: Path, 
     session = new_session(recipe(whole), tmp_path / "run", io.StringIO())
     remembered = []
     for trained_groups in [0.0] * 20 + [1.0, 0.0]:
-        session.log_step({"update/trained_groups": trained_groups})
+        session.log_step({"update/trained_groups": trained_groups, "accuracy/train": 0.5})
         remembered.append(session.state.steps_without_signal)
     session.close()
     assert remembered == [*range(1, 21), 0, 1]

@@ -36,6 +36,8 @@ class AlarmSettings:
 
 Metrics = Mapping[str, float]
 
+_SOLVED = 0.9  # of a step's completions; without signal each group is all right or all wrong
+
 
 def check_step(
     newest: Metrics, steps_without_signal: int, settings: AlarmSettings, first_error: str | None = None
@@ -68,11 +70,21 @@ def check_step(
             f"{newest['completion/truncated_share']:.0%} of the completions were cut by max_tokens (limit "
             f"{settings.max_truncated_share:.0%}); raise max_tokens or punish length"
         )
-    if settings.steps_without_signal and steps_without_signal >= settings.steps_without_signal:
+    if is_silent(steps_without_signal, settings) and not is_solved(newest):
         raise RunStopped(
             f"no group had signal for {steps_without_signal} steps: all completions of a problem get the "
-            "same reward; the task is too hard or too easy for this model, or its reward is constant"
+            "same reward; the task is too hard for this model, or its reward is constant"
         )
+
+
+def is_silent(steps_without_signal: int, settings: AlarmSettings) -> bool:
+    """Whether no group has had signal for as many steps as are allowed."""
+    return 0 < settings.steps_without_signal <= steps_without_signal
+
+
+def is_solved(newest: Metrics) -> bool:
+    """Whether nearly all completions passed: then no signal is the end of learning and no fault."""
+    return newest["accuracy/train"] >= _SOLVED
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from groschen.model.config import ModelConfig
 from groschen.model.flops import scoring_flops
 from groschen.records import Completion, Group, Split
 from groschen.train.advantages import Rewards, advantages, has_signal
-from groschen.train.alarms import best_of, check_step, has_fallen
+from groschen.train.alarms import best_of, check_step, has_fallen, is_silent
 from groschen.train.batch import Groups, Scored, batch
 from groschen.train.metrics import group_metrics, update_metrics
 from groschen.train.optimizer import learning_rate
@@ -70,11 +70,14 @@ def first_error(groups: Sequence[Group]) -> str | None:
 
 
 def has_more(session: Session) -> bool:
-    """Whether another step follows: steps and budget are left, and accuracy on dev has not rotted."""
+    """Whether another step follows: steps, budget and signal are left, and accuracy on dev has not rotted."""
     if session.state.step >= session.recipe.num_steps:
         return False
     if has_fallen(session.state.held, session.recipe.alarms):
         session.note("accuracy on dev fell and stayed below its best: training ends here")
+        return False
+    if session.state.is_solved and is_silent(session.state.steps_without_signal, session.recipe.alarms):
+        session.note("nearly all completions pass, and no group has signal any more: training ends here")
         return False
     if session.is_budget_used():
         return False

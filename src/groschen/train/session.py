@@ -33,7 +33,7 @@ from groschen.tasks.splits import sample
 from groschen.tasks.task import Task, with_instruction
 from groschen.text.bundle import Text
 from groschen.trackers import Tracker
-from groschen.train.alarms import Held, RunStopped, best_of
+from groschen.train.alarms import Held, RunStopped, best_of, is_solved
 from groschen.train.batch import Groups
 from groschen.train.curriculum import Curriculum
 from groschen.train.optimizer import Optimizer
@@ -221,6 +221,7 @@ class Session:
             tracker.log(self.state.step, line)
         silent = self.state.steps_without_signal + 1
         self.state.steps_without_signal = 0 if metrics["update/trained_groups"] else silent
+        self.state.is_solved = is_solved(metrics)
 
     def log_evaluation(
         self, records: Sequence[EvalRecord], split: Split, model: str, prompt: int = -1

@@ -33,6 +33,7 @@ class TrainerState:
     curriculum: CurriculumState = field(default_factory=CurriculumState)
     held: list[Held] = field(default_factory=list)  # evaluations on dev, the base's as step 0
     steps_without_signal: int = 0  # in a row, up to the last one: all that an alarm remembers
+    is_solved: bool = False  # nearly all completions of the last step passed
 
 
 def write_state(

@@ -28,6 +28,14 @@ Each row is one sale. A day is written like '2025-03-31'; euros is what was paid
 
 {question} Answer with one SQLite query, nothing else."""
 
+# Tried on dev to find the base's best prompt: what a person would add who looks at its mistakes.
+INSTRUCTIONS = (
+    "Select what was asked for and nothing more.",
+    "Find months and years like this: day LIKE '2024-06-%'. Use count(*) for sales, count(DISTINCT customer) "
+    "for customers, sum(pieces) for pieces and sum(euros) for money.",
+    "For example, 'How many pieces were sold in Wien in 2024 for each article?' is answered by: "
+    "SELECT article, sum(pieces) FROM sales WHERE city = 'Wien' AND day LIKE '2024-%' GROUP BY article",
+)
 CITIES = ("Berlin", "Hamburg", "Köln", "Leipzig", "Wien", "Zürich")
 ARTICLES = ("drill", "hammer", "ladder", "lamp", "saw", "vice")
 YEARS = (2023, 2024, 2025)
@@ -63,10 +71,10 @@ def verify(problem: Problem, text: str) -> Verdict:
     query = query_in(text)
     try:
         passed = all(rows(query, seed) == rows(problem.answer, seed) for seed in (1, 2))
-        why = None if passed else "other rows"
     except (sqlite3.Error, TooMuch) as error:
-        passed, why = False, str(error)
-    return Verdict(reward=float(passed), passed=passed, parts={"query": query, "why": why})
+        return Verdict(reward=0.0, passed=False, parts={"format": False, "query": query, "why": str(error)})
+    why = None if passed else "other rows"
+    return Verdict(reward=float(passed), passed=passed, parts={"format": True, "query": query, "why": why})
 
 
 def gold(problem: Problem) -> str:
